@@ -1,0 +1,62 @@
+# Pacer's everyday commands. Every one of them may be run again at any time; what is done already is not done again.
+#
+#   make demo                              a local network of four Hosts that races, serves, verifies and pays
+#   make demo ARGS="--exit --json FILE"    the same, ending after its report, which is written to FILE too
+#   make test                              everything is set up, built and tested, the end-to-end tests included
+#   make setup, make build, make model     the single steps
+#   make bench                             how fast this machine races
+#   make clean-data                        forgets the demo model, so that it is trained anew; nothing that was built
+#
+# Large things lie in $PACER_CACHE (default ~/.cache/pacer): build output, libtorch, the demo model, clients' packages.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PACER_CACHE ?= $(HOME)/.cache/pacer
+export PACER_CACHE
+# End-to-end tests find the model through this.
+PACER_DEMO_MODEL ?= $(PACER_CACHE)/demo-model
+export PACER_DEMO_MODEL
+ARGS ?=
+
+# scripts/setup.sh decides where builds go and writes it down for cargo; the environment overrules it, as for cargo.
+BIN = $${CARGO_TARGET_DIR:-$$(sed -n 's/^target-dir = "\(.*\)"/\1/p' .cargo/config.toml)}/release
+say = @printf '\n\033[1m== %s\033[0m (%s)\n' "$(1)" "$$(date -u +%T)"
+
+.PHONY: help setup build model demo test bench clean-data
+
+help:
+	@sed -n '3,10s/^#   //p' Makefile
+
+setup:
+	$(call say,set-up)
+	@scripts/setup.sh
+
+build: setup
+	$(call say,build (about an hour on two cores the first time; later only what changed))
+	@cargo build --release --workspace
+
+# A model that was made in the same way is not made again: pacer-engine looks at its manifest.
+model: build
+	$(call say,demo model in $(PACER_DEMO_MODEL) (minutes the first time))
+	@exec "$(BIN)/pacer-engine" train-demo --out "$(PACER_DEMO_MODEL)"
+
+# `exec`, so that make's only child is the network itself and Ctrl-C reaches it.
+demo: model
+	$(call say,local network)
+	@exec "$(BIN)/pacer-localnet" demo --model "$(PACER_DEMO_MODEL)" $(ARGS)
+
+test: model
+	$(call say,tests)
+	@exec cargo nextest run --release --workspace $(ARGS)
+
+bench: build
+	$(call say,Sprint on this machine)
+	@"$(BIN)/pacer-engine" sprint bench --preset dev
+	@"$(BIN)/pacer-engine" sprint bench --preset bench
+
+clean-data:
+	@rm -rf "$(PACER_DEMO_MODEL)"
+	@echo "removed $(PACER_DEMO_MODEL); networks of the demo leave nothing behind"

@@ -1,0 +1,179 @@
+//! The command line.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+	error::{Error, Result},
+	gateway::auth::parse_account,
+	keys::KeyPair,
+};
+
+/// Follows the chain for a Host, drives its engines, and serves the OpenAI API.
+#[derive(Debug, Parser)]
+#[command(name = "pacer-agent", version)]
+pub struct Cli {
+	/// What to do.
+	#[command(subcommand)]
+	pub command: Command,
+}
+
+/// What the agent can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+	/// Run for a Host.
+	Run(RunArgs),
+	/// Show one screen about the network and, with --agent, about an agent.
+	Status(StatusArgs),
+	/// Make a key file and print its public key.
+	Keygen {
+		/// The file; it must not exist.
+		#[arg(long)]
+		out: PathBuf,
+	},
+	/// Print the proof with which a wallet registers the duty key.
+	Prove(ProveArgs),
+	/// Sign requests on a Developer's own machine and send them to a transfer agent.
+	Proxy(ProxyArgs),
+	/// Look into races.
+	Sprint {
+		/// What to look at.
+		#[command(subcommand)]
+		command: SprintCommand,
+	},
+}
+
+/// Where the duty key is.
+#[derive(Args)]
+pub struct KeyArgs {
+	/// File with the duty key's seed: 64 hex digits, readable by its owner only.
+	#[arg(long, conflicts_with = "duty_key_uri", required_unless_present = "duty_key_uri")]
+	pub duty_key_file: Option<PathBuf>,
+	/// Development only: a phrase such as //Alice.
+	#[arg(long)]
+	pub duty_key_uri: Option<String>,
+}
+
+impl std::fmt::Debug for KeyArgs {
+	fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+		// A phrase is a secret.
+		f.debug_struct("KeyArgs").field("duty_key_file", &self.duty_key_file).finish_non_exhaustive()
+	}
+}
+
+impl KeyArgs {
+	/// Reads the key.
+	pub fn load(&self) -> Result<KeyPair> {
+		match (&self.duty_key_file, &self.duty_key_uri) {
+			(Some(file), _) => KeyPair::from_file(file),
+			(None, Some(uri)) => KeyPair::from_uri(uri),
+			(None, None) => Err(Error::Key("no duty key was named".into())),
+		}
+	}
+}
+
+/// `run`
+#[derive(Debug, Args)]
+pub struct RunArgs {
+	/// WebSocket URL of the Host's node.
+	#[arg(long, default_value = "ws://127.0.0.1:9944")]
+	pub node: String,
+	/// URL of an engine; may be given several times.
+	#[arg(long = "engine")]
+	pub engines: Vec<String>,
+	/// The duty key.
+	#[command(flatten)]
+	pub key: KeyArgs,
+	/// Where to listen; port 0 takes a free one.
+	#[arg(long, default_value = "127.0.0.1:0")]
+	pub listen: SocketAddr,
+	/// Where to keep queues, nonces and executed inferences.
+	#[arg(long)]
+	pub data_dir: PathBuf,
+	/// File with issued API keys: lines `KEY ACCOUNT`.
+	#[arg(long)]
+	pub api_keys_file: Option<PathBuf>,
+}
+
+/// `prove`
+#[derive(Debug, Args)]
+pub struct ProveArgs {
+	/// WebSocket URL of a node of the network.
+	#[arg(long, default_value = "ws://127.0.0.1:9944")]
+	pub node: String,
+	/// The duty key.
+	#[command(flatten)]
+	pub key: KeyArgs,
+	/// The Host's wallet account: address or hex.
+	#[arg(long)]
+	pub account: String,
+}
+
+/// `status`
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+	/// WebSocket URL of a node.
+	#[arg(long, default_value = "ws://127.0.0.1:9944")]
+	pub node: String,
+	/// URL of an agent; it knows more than the node.
+	#[arg(long)]
+	pub agent: Option<String>,
+}
+
+/// `proxy`
+#[derive(Debug, Args)]
+pub struct ProxyArgs {
+	/// WebSocket URL of a node.
+	#[arg(long, default_value = "ws://127.0.0.1:9944")]
+	pub node: String,
+	/// File with the Developer's own key.
+	#[arg(long, conflicts_with = "request_key_file", required_unless_present = "request_key_file")]
+	pub wallet_key_file: Option<PathBuf>,
+	/// File with a request key that the Developer registered.
+	#[arg(long, requires = "developer")]
+	pub request_key_file: Option<PathBuf>,
+	/// The Developer's account, for a request key.
+	#[arg(long)]
+	pub developer: Option<String>,
+	/// URL of the transfer agent.
+	#[arg(long)]
+	pub ta: String,
+	/// Where to listen.
+	#[arg(long, default_value = "127.0.0.1:0")]
+	pub listen: SocketAddr,
+}
+
+impl ProxyArgs {
+	/// Reads key and account.
+	pub fn load(&self) -> Result<(KeyPair, pacer_types::AccountId)> {
+		if let Some(file) = &self.wallet_key_file {
+			let key = KeyPair::from_file(file)?;
+			let account = pacer_types::AccountId::from(key.public());
+			return Ok((key, account));
+		}
+		let file = self.request_key_file.as_ref().ok_or_else(|| Error::Key("no key was named".into()))?;
+		let account = self.developer.as_deref().and_then(parse_account);
+		Ok((KeyPair::from_file(file)?, account.ok_or_else(|| Error::Settings("--developer is no account".into()))?))
+	}
+}
+
+/// `sprint`
+#[derive(Debug, Subcommand)]
+pub enum SprintCommand {
+	/// Fetch a Host's list and check it as an agent would, without voting.
+	Audit {
+		/// WebSocket URL of a node.
+		#[arg(long, default_value = "ws://127.0.0.1:9944")]
+		node: String,
+		/// URL of an engine; without one the reference recomputes, where that is fast enough.
+		#[arg(long)]
+		engine: Option<String>,
+		/// Epoch of the race.
+		#[arg(long)]
+		epoch: u32,
+		/// The Host: address or hex.
+		#[arg(long)]
+		host: String,
+	},
+}

@@ -1,0 +1,266 @@
+//! Puts the parts together and runs them.
+
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::Router;
+use tokio::{
+	net::TcpListener,
+	sync::{watch, Semaphore},
+	task::JoinSet,
+	time::MissedTickBehavior,
+};
+
+use crate::{
+	app::{App, MAX_CLIENTS, MAX_EXECUTIONS},
+	chain::{
+		follow::{self, Head},
+		once::OneShots,
+		rpc::Node,
+		Api, View,
+	},
+	cli::{ProveArgs, ProxyArgs, RunArgs, SprintCommand, StatusArgs},
+	engine::Engines,
+	error::{Error, Result},
+	gateway::auth::{parse_account, ApiKeys},
+	keys::possession_hash,
+	ledger::{batcher::Batcher, queues::Queues, sequences::Sequences},
+	proxy::{self, Proxy},
+	server::{self, Service},
+	signing::Gate,
+	sprint::{audit::Auditor, driver::Driver, serve::ListServer},
+	status,
+	store::{bundles::Bundles, DataDir},
+	verifier::Verifier,
+	wire::to_hex,
+};
+
+/// Time between two steps of a race: more often than blocks come.
+const RACE_PERIOD: Duration = Duration::from_millis(400);
+/// Time that answers under way get when the process is told to stop.
+const GRACE: Duration = Duration::from_secs(3);
+/// Time between two clean-ups.
+const PRUNE_PERIOD: Duration = Duration::from_secs(60);
+
+/// A client for agents and engines.
+pub fn http_client() -> Result<reqwest::Client> {
+	let builder = reqwest::Client::builder()
+		.connect_timeout(Duration::from_secs(3))
+		.redirect(reqwest::redirect::Policy::none())
+		.pool_idle_timeout(Duration::from_secs(30));
+	builder.build().map_err(|e| Error::Settings(e.to_string()))
+}
+
+/// Binds, says where, and serves until the process is told to stop.
+async fn serve(listen: SocketAddr, router: Router) -> Result<()> {
+	let listener = TcpListener::bind(listen).await?;
+	let address = listener.local_addr()?;
+	// One line for whoever started this process; everything else goes to the log.
+	println!("{}", serde_json::json!({"listening": address.to_string()}));
+	tracing::info!("listening on http://{address}");
+	let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+	let graceful = axum::serve(listener, router).with_graceful_shutdown(async {
+		stop_signal().await;
+		tracing::info!("stopping");
+		let _ = stop.send(());
+	});
+	tokio::select! {
+		served = graceful => Ok(served?),
+		// Answers under way get a little time.
+		() = async { let _ = stopped.await; tokio::time::sleep(GRACE).await } => Ok(()),
+	}
+}
+
+/// Ends when the process is told to stop.
+async fn stop_signal() {
+	let ctrl_c = async {
+		if tokio::signal::ctrl_c().await.is_err() {
+			std::future::pending::<()>().await;
+		}
+	};
+	#[cfg(unix)]
+	let terminate = async {
+		match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+			Ok(mut signal) => {
+				signal.recv().await;
+			},
+			Err(_) => std::future::pending().await,
+		}
+	};
+	#[cfg(not(unix))]
+	let terminate = std::future::pending::<()>();
+	tokio::select! {
+		() = ctrl_c => {},
+		() = terminate => {},
+	}
+}
+
+/// Calls `step` for every new view until the view's sender is gone. Errors are said and do not end it.
+async fn on_heads<S, F>(name: &'static str, mut head: Head, mut state: S, step: F)
+where
+	F: for<'a> Fn(&'a mut S, Arc<View>) -> futures::future::BoxFuture<'a, Result<()>>,
+{
+	while head.changed().await.is_ok() {
+		let Some(view) = head.borrow_and_update().clone() else { continue };
+		if let Err(e) = step(&mut state, view).await {
+			tracing::warn!("{name}: {e}");
+		}
+	}
+}
+
+/// `pacer-agent run`
+pub async fn run(args: RunArgs) -> Result<()> {
+	let metrics = metrics_exporter_prometheus::PrometheusBuilder::new();
+	let metrics = metrics.install_recorder().map_err(|e| Error::Settings(e.to_string()))?;
+	let key = args.key.load()?;
+	let data = Arc::new(DataDir::open(&args.data_dir, &key.public())?);
+	let keys = ApiKeys::open(args.api_keys_file.clone())?;
+	let http = http_client()?;
+	let engines = Engines::new(&args.engines, &http);
+	if args.engines.is_empty() {
+		tracing::warn!("no engine was named: this agent neither races nor executes");
+	}
+	let node = Arc::new(Node::new(&args.node));
+	let genesis = node.wait_for_genesis().await;
+	let api = Api::new(node.clone(), genesis);
+	let queues = Arc::new(Queues::open(&data)?);
+	let (views, head) = watch::channel(None);
+	let app = Arc::new(App {
+		api: api.clone(),
+		key: key.clone(),
+		head: head.clone(),
+		engines: engines.clone(),
+		http: http.clone(),
+		gate: Gate::default(),
+		queues: queues.clone(),
+		sequences: Sequences::open(&data, queues.clone())?,
+		bundles: Bundles::open(data.path("inferences"))?,
+		lists: ListServer::new(api.clone(), data.clone()),
+		keys,
+		clients: Arc::new(Semaphore::new(MAX_CLIENTS)),
+		executions: Arc::new(Semaphore::new(MAX_EXECUTIONS)),
+		payers: Default::default(),
+	});
+
+	let mut tasks = JoinSet::new();
+	tasks.spawn(follow::run(node, api.clone(), key.clone(), views));
+	tasks.spawn(engines.clone().watch());
+	tasks.spawn(race(Driver::new(api.clone(), key.clone(), engines.clone(), data), head.clone()));
+	let auditor = Auditor::new(api.clone(), engines, http, OneShots::new(api.clone(), key.clone()));
+	tasks.spawn(on_heads("audit", head.clone(), auditor, |s, v| Box::pin(async move { s.step(&v).await })));
+	let batcher = Batcher::new(api.clone(), key.clone(), queues);
+	tasks.spawn(on_heads("records", head.clone(), batcher, |s, v| Box::pin(async move { s.step(&v).await })));
+	let verifier = Verifier::new(app.clone(), OneShots::new(api, key));
+	tasks.spawn(on_heads("verification", head.clone(), verifier, |s, v| Box::pin(async move { s.step(&v).await })));
+	tasks.spawn(prune(app.clone()));
+
+	tokio::select! {
+		served = serve(args.listen, server::routes(Service { app, metrics: Some(metrics) })) => served,
+		ended = ended(&mut tasks) => Err(ended),
+	}
+}
+
+/// Waits for a task that ends, which none should.
+async fn ended(tasks: &mut JoinSet<()>) -> Error {
+	match tasks.join_next().await {
+		Some(Err(e)) => Error::Settings(format!("a part of the agent failed: {e}")),
+		_ => Error::Settings("a part of the agent ended".into()),
+	}
+}
+
+/// Steps the race with every block, and more often while it runs.
+async fn race(mut driver: Driver, mut head: Head) {
+	let mut ticks = tokio::time::interval(RACE_PERIOD);
+	ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+	loop {
+		tokio::select! {
+			changed = head.changed() => if changed.is_err() { return },
+			_ = ticks.tick(), if driver.is_racing() => {},
+		}
+		let Some(view) = head.borrow_and_update().clone() else { continue };
+		if let Err(e) = driver.step(&view).await {
+			tracing::warn!("race: {e}");
+		}
+	}
+}
+
+async fn prune(app: Arc<App>) {
+	loop {
+		tokio::time::sleep(PRUNE_PERIOD).await;
+		let Ok(view) = app.view() else { continue };
+		let shared = app.clone();
+		let pruned = tokio::task::spawn_blocking(move || shared.bundles.prune(view.epoch())).await;
+		if let Ok(Err(e)) = pruned {
+			tracing::warn!("old inferences could not be deleted: {e}");
+		}
+	}
+}
+
+async fn within<T>(what: &str, future: impl Future<Output = Result<T>>) -> Result<T> {
+	match tokio::time::timeout(Duration::from_secs(20), future).await {
+		Ok(result) => result,
+		Err(_) => Err(Error::Node(format!("{what} took too long"))),
+	}
+}
+
+/// `pacer-agent status`
+pub async fn status(args: StatusArgs) -> Result<()> {
+	let status = match &args.agent {
+		Some(agent) => status::fetch(&http_client()?, agent).await.map_err(|e| Error::peer(agent, e))?,
+		None => {
+			let node = Arc::new(Node::new(&args.node));
+			let genesis = within("the node", node.genesis()).await?;
+			let best = node.best().await?;
+			let height = node.header(best).await?.and_then(|h| h.height()).unwrap_or(0);
+			status::from_node(&Api::new(node, genesis).at(best), height).await?
+		},
+	};
+	print!("{}", status::screen(&status));
+	Ok(())
+}
+
+/// `pacer-agent proxy`
+pub async fn proxy(args: ProxyArgs) -> Result<()> {
+	let (key, developer) = args.load()?;
+	let node = Arc::new(Node::new(&args.node));
+	let genesis = node.wait_for_genesis().await;
+	tracing::info!("signing for {developer}");
+	let proxy = Proxy {
+		api: Api::new(node, genesis),
+		key,
+		developer,
+		ta_url: args.ta.trim_end_matches('/').to_owned(),
+		http: http_client()?,
+		under_way: Default::default(),
+	};
+	serve(args.listen, proxy::routes(Arc::new(proxy))).await
+}
+
+/// `pacer-agent prove`
+pub async fn prove(args: ProveArgs) -> Result<()> {
+	let key = args.key.load()?;
+	let account = parse_account(&args.account).ok_or_else(|| Error::Settings("--account is no account".into()))?;
+	let genesis = within("the node", Node::new(&args.node).genesis()).await?;
+	let proof = key.sign(&possession_hash(&genesis, &account));
+	println!("{}", serde_json::json!({"duty_key": to_hex(key.public()), "proof": to_hex(proof)}));
+	Ok(())
+}
+
+/// `pacer-agent sprint`
+pub async fn sprint(command: SprintCommand) -> Result<()> {
+	let SprintCommand::Audit { node, engine, epoch, host } = command;
+	let host = parse_account(&host).ok_or_else(|| Error::Settings("--host is no account".into()))?;
+	let node = Arc::new(Node::new(&node));
+	let genesis = within("the node", node.genesis()).await?;
+	let api = Api::new(node, genesis);
+	let http = http_client()?;
+	let engines = Engines::new(engine.as_slice(), &http);
+	engines.check().await;
+	let (sprint, hosts) = futures::try_join!(api.sprint(epoch), api.hosts())?;
+	let audit = sprint.audit.ok_or_else(|| Error::Settings(format!("epoch {epoch} has no audit value (yet)")))?;
+	let commit = sprint.commits.iter().find(|c| c.host == host);
+	let commit = commit.ok_or_else(|| Error::Settings(format!("{host} committed to nothing in epoch {epoch}")))?;
+	let endpoint = hosts.iter().find(|h| h.account == host).and_then(|h| String::from_utf8(h.endpoint.clone()).ok());
+	let finding = crate::sprint::audit::check(&engines, &http, endpoint, &sprint, &audit, commit).await?;
+	println!("{host}: {} nonces: {finding:?}", commit.count);
+	Ok(())
+}

@@ -1,0 +1,247 @@
+//! Agents talking to each other over HTTP, with a chain in memory and fake engines.
+
+use std::sync::Arc;
+
+use pacer_types::{
+	ledger::{InferenceStatus, StartRecord, Verdict},
+	DutyCall, Phase,
+};
+use serde_json::{json, Value};
+
+use crate::{
+	app::App,
+	chain::once::OneShots,
+	gateway::draw,
+	ledger::batcher::Batcher,
+	sprint::{audit::Auditor, list::NonceList},
+	store::DataDir,
+	testing::{app, serve, FakeChain, FakeEngine, Mode, MODEL},
+	verifier::{
+		check::{check, Outcome},
+		Verifier,
+	},
+};
+
+/// Four agents: Host 0 is the transfer agent and has no engine.
+struct Network {
+	chain: FakeChain,
+	engine: FakeEngine,
+	agents: Vec<Arc<App>>,
+	ta_url: String,
+	http: reqwest::Client,
+	_dir: tempfile::TempDir,
+}
+
+impl Network {
+	/// All up, except that the Host drawn first for the first request is away if `first_is_away`.
+	async fn start(first_is_away: bool) -> Self {
+		let (chain, engine, dir) = (FakeChain::four_hosts(), FakeEngine::start().await, tempfile::tempdir().unwrap());
+		let away = if first_is_away { Some(first_executor(&chain)) } else { None };
+		let mut agents = Vec::new();
+		for host in (1..4).filter(|h| Some(*h) != away) {
+			let agent = app(&chain, host, &[&engine], dir.path()).await;
+			chain.set_endpoint(host, serve(agent.clone()).await);
+			agents.push(agent);
+		}
+		let ta = app(&chain, 0, &[], dir.path()).await;
+		agents.insert(0, ta.clone());
+		let ta_url = serve(ta).await;
+		chain.set_endpoint(0, ta_url.clone());
+		Self { chain, engine, agents, ta_url, http: reqwest::Client::new(), _dir: dir }
+	}
+
+	async fn ask(&self, key: &str, body: Value) -> reqwest::Response {
+		let url = format!("{}/v1/chat/completions", self.ta_url);
+		self.http.post(url).bearer_auth(key).json(&body).send().await.unwrap()
+	}
+
+	fn starts(&self) -> Vec<StartRecord> {
+		self.agents[0].queues.lock().starts.map().values().map(|s| s.record.clone()).collect()
+	}
+
+	fn finishes(&self) -> usize {
+		self.agents.iter().map(|a| a.queues.lengths()[1]).sum()
+	}
+}
+
+fn first_executor(chain: &FakeChain) -> usize {
+	let view = chain.view(0);
+	let payer = pacer_duty::payer_account(&[77; 32].into(), Some(&chain.account(0)));
+	let id = pacer_duty::inference_id(&chain.genesis, &payer, &pacer_types::Hash::repeat_byte(8), 0);
+	let executor = draw::executor(&view, &id, 0, &chain.account(0), 0).unwrap();
+	(0..4).find(|h| chain.account(*h) == executor).unwrap()
+}
+
+fn request(stream: bool) -> Value {
+	json!({"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 8, "stream": stream})
+}
+
+#[tokio::test]
+async fn answer_should_reach_the_client_and_both_records_should_be_queued() {
+	let network = Network::start(false).await;
+	let response = network.ask("sk-test", request(false)).await;
+	assert_eq!(response.status(), 200);
+	let id = response.headers()["pacer-inference-id"].to_str().unwrap().to_owned();
+	let body: Value = response.json().await.unwrap();
+	assert_eq!(body["choices"][0]["message"]["content"], "one two three");
+	assert!(body["pacer"].get("artifact").is_none(), "artifacts are for verifiers");
+	assert_eq!(network.engine.requests()[0]["pacer"]["inference_id"], id);
+
+	let text = network.ask("sk-test", request(true)).await.text().await.unwrap();
+	assert!(text.contains(" two") && text.trim_end().ends_with("data: [DONE]") && !text.contains("artifact"));
+	let starts = network.starts();
+	assert_eq!(starts.iter().map(|s| (s.payer, s.sequence, s.attempt)).collect::<Vec<_>>(), [(2, 0, 0), (2, 1, 0)]);
+	assert_eq!(network.finishes(), 2);
+}
+
+#[tokio::test]
+async fn client_should_get_an_error_object_when_it_may_not_ask() {
+	let network = Network::start(false).await;
+	let refused = network.ask("wrong", request(false)).await;
+	assert_eq!(refused.status(), 401);
+	assert_eq!(refused.json::<Value>().await.unwrap()["error"]["code"], "invalid_api_key");
+	let mut unknown = request(false);
+	unknown["model"] = "nobody".into();
+	assert_eq!(network.ask("sk-test", unknown).await.status(), 404);
+	network.engine.set_mode(Mode::Rejects);
+	let wrong = network.ask("sk-test", request(true)).await;
+	assert_eq!(wrong.status(), 400);
+	assert_eq!(wrong.json::<Value>().await.unwrap()["error"]["message"], "too long");
+	assert_eq!(network.engine.requests().len(), 1, "what one engine finds wrong is not tried on others");
+	assert!(network.starts().is_empty(), "and costs nothing");
+}
+
+#[tokio::test]
+async fn next_candidate_should_be_drawn_when_the_first_is_away() {
+	let network = Network::start(true).await;
+	let response = network.ask("sk-test", request(true)).await;
+	assert_eq!(response.status(), 200);
+	assert!(response.text().await.unwrap().contains("three"));
+	let starts = network.starts();
+	assert_eq!(starts.iter().map(|s| (s.sequence, s.attempt)).collect::<Vec<_>>(), [(0, 1)]);
+}
+
+#[tokio::test]
+async fn client_should_get_an_error_when_the_executor_breaks_off() {
+	let network = Network::start(false).await;
+	network.engine.set_mode(Mode::BreaksLate);
+	let text = network.ask("sk-test", request(true)).await.text().await.unwrap();
+	assert!(text.contains("one") && text.contains("executor_lost") && !text.contains("[DONE]"));
+	assert_eq!(network.starts().len(), 1);
+	network.engine.set_mode(Mode::BreaksEarly);
+	let early = network.ask("sk-test", request(true)).await;
+	assert_eq!(early.status(), 502, "nothing was shown yet, so other inferences were tried");
+	assert_eq!(network.starts().len(), 4);
+	assert_eq!(network.finishes(), 0);
+}
+
+#[tokio::test]
+async fn answer_should_be_verified_by_others_and_its_seed_revealed_in_audit() {
+	let network = Network::start(false).await;
+	let chain = &network.chain;
+	chain.execute_at_once();
+	network.ask("sk-test", request(false)).await.text().await.unwrap();
+	let start = network.agents[0].queues.lock().starts.map().values().next().unwrap().clone();
+	let executor = (1..4).find(|h| chain.account(*h) == start.executor).unwrap();
+	chain.record(0, executor, start.id, start.record, None);
+	let app = &network.agents[executor];
+	let mut batcher = Batcher::new(app.api.clone(), app.key.clone(), app.queues.clone());
+	for _ in 0..8 {
+		batcher.step(&chain.view(executor)).await.unwrap();
+		chain.advance(1);
+	}
+	let status = |host| chain.view(host).inferences.get(&start.id).unwrap().status;
+	assert_eq!(status(0), InferenceStatus::Finished);
+	assert_eq!(network.finishes(), 0);
+
+	// Two others serve the model, with half of the probability each: whoever is drawn says pass.
+	let mut verdicts = 0;
+	for host in (1..4).filter(|h| *h != executor) {
+		let app = &network.agents[host];
+		let mut verifier = Verifier::new(app.clone(), OneShots::new(app.api.clone(), app.key.clone()));
+		let view = Arc::new(chain.view(host));
+		let seed = pacer_types::duty_seed::prove(app.key.pair(), &chain.genesis, 5, &[9; 32]).seed;
+		let ppb = pacer_duty::share_ppb(pacer_duty::PPB, 10, 40, 10);
+		let is_drawn = pacer_duty::is_drawn(&seed, &start.id, ppb);
+		verifier.step(&view).await.unwrap();
+		for _ in 0..200 {
+			if app.queues.lengths()[2] > 0 || !is_drawn {
+				break;
+			}
+			tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+			verifier.step(&view).await.unwrap();
+		}
+		assert_eq!(app.queues.lengths()[2], usize::from(is_drawn));
+		verdicts += app.queues.lengths()[2];
+		chain.enter(Phase::Audit);
+		verifier.step(&Arc::new(chain.view(host))).await.unwrap();
+		let revealed = matches!(chain.submitted().last().unwrap().call, DutyCall::RevealDutySeed { .. });
+		assert!(revealed);
+		chain.enter(Phase::Inference);
+	}
+	assert!(verdicts <= 2);
+}
+
+#[tokio::test]
+async fn verdict_should_be_a_fail_when_the_engine_says_so() {
+	let network = Network::start(false).await;
+	let chain = &network.chain;
+	network.engine.set_pass(false);
+	network.ask("sk-test", request(false)).await.text().await.unwrap();
+	let start = network.agents[0].queues.lock().starts.map().values().next().unwrap().clone();
+	let executor = (1..4).find(|h| chain.account(*h) == start.executor).unwrap();
+	let finish = network.agents[executor].queues.lock().finishes.map()[&start.id].record.clone();
+	let forged = StartRecord { request: pacer_types::Hash::zero(), ..start.record.clone() };
+	for (record, expected) in [(start.record, Verdict::Fail { choice: 11, distribution: 22 }), (forged, Verdict::Fraud)] {
+		chain.record(0, executor, start.id, record, Some(finish.clone()));
+		let verifier = &network.agents[executor % 3 + 1];
+		let view = chain.view(executor % 3 + 1);
+		let inference = view.inferences.get(&start.id).unwrap();
+		assert_eq!(check(verifier, &view, inference).await, Outcome::Judged(expected));
+	}
+	chain.set_endpoint(executor, "http://127.0.0.1:9".into());
+	let view = chain.view(executor % 3 + 1);
+	let silent = check(&network.agents[executor % 3 + 1], &view, view.inferences.get(&start.id).unwrap()).await;
+	assert!(matches!(silent, Outcome::Silent(_)));
+	let without_engine = check(&network.agents[0], &chain.view(0), view.inferences.get(&start.id).unwrap()).await;
+	assert!(matches!(without_engine, Outcome::Unable(_)), "abstaining is not rejecting");
+}
+
+#[tokio::test]
+async fn count_should_be_refuted_when_a_nonce_is_fake_and_stand_when_none_is() {
+	let (chain, engine, dir) = (FakeChain::four_hosts(), FakeEngine::start().await, tempfile::tempdir().unwrap());
+	let served = app(&chain, 1, &[], dir.path()).await;
+	// Host 1 found three nonces and committed to the first two.
+	let other = tempfile::tempdir().unwrap();
+	let data = Arc::new(DataDir::open(other.path(), &chain.key(1).public()).unwrap());
+	let mut list = NonceList::open(&data, 5, &[3; 32]).unwrap();
+	list.extend(&[40, 20, 30]).unwrap();
+	let root = pacer_sprint::tree::root_of(&[20, 40]).unwrap();
+	chain.commit(1, 2, root.into());
+	chain.enter(Phase::Audit);
+	let mut host = Arc::into_inner(served).unwrap();
+	host.lists = crate::sprint::serve::ListServer::new(chain.api(), data);
+	host.head = tokio::sync::watch::channel(Some(Arc::new(chain.view(1)))).1;
+	chain.set_endpoint(1, serve(Arc::new(host)).await);
+
+	let auditor = || {
+		let http = crate::run::http_client().unwrap();
+		let engines = crate::engine::Engines::new(&[engine.url()], &http);
+		(engines.clone(), Auditor::new(chain.api(), engines, http, OneShots::new(chain.api(), chain.key(0))))
+	};
+	for (fakes, stands) in [(vec![], true), (vec![40], false)] {
+		engine.set_fakes(&fakes);
+		let (engines, mut auditor) = auditor();
+		engines.check().await;
+		auditor.step(&chain.view(0)).await.unwrap();
+		let vote = chain.submitted().last().unwrap().call.clone();
+		assert_eq!(vote, DutyCall::VoteCount { subject: chain.account(1), stands });
+	}
+	// Nobody answers there: silence is a refusal only when Audit is nearly over.
+	let before = chain.submitted().len();
+	chain.set_endpoint(1, "http://127.0.0.1:9".into());
+	let (engines, mut auditor) = auditor();
+	engines.check().await;
+	auditor.step(&chain.view(0)).await.unwrap();
+	assert_eq!(chain.submitted().len(), before);
+}

@@ -1,0 +1,238 @@
+//! An engine over HTTP that answers at once.
+
+use std::{
+	collections::BTreeMap,
+	sync::{Arc, Mutex, MutexGuard},
+};
+
+use axum::{
+	extract::{Query, State},
+	response::{IntoResponse, Response},
+	routing::{get, post},
+	Json, Router,
+};
+use codec::Encode;
+use pacer_artifact::{
+	artifact::token_ids, bounded::Capped, Artifact, Candidate, Constraint, FinishReason, KeyKind, Position, Profile, Real,
+	SamplingParams, TokenId,
+};
+use serde_json::{json, Value};
+
+use crate::{engine::RaceStart, testing::chain::MODEL};
+
+/// What a fake engine does with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+	/// It answers "one two three".
+	Answers,
+	/// It finds the request wrong.
+	Rejects,
+	/// It breaks off before the first word.
+	BreaksEarly,
+	/// It breaks off after the first word.
+	BreaksLate,
+}
+
+struct EngineState {
+	mode: Mode,
+	race: Option<RaceStart>,
+	hidden: Vec<u64>,
+	found: Vec<u64>,
+	requests: Vec<Value>,
+	pass: bool,
+	/// Nonces that are not appropriate.
+	fakes: Vec<u64>,
+}
+
+/// An engine over HTTP that answers at once.
+#[derive(Clone)]
+pub struct FakeEngine {
+	state: Arc<Mutex<EngineState>>,
+	address: std::net::SocketAddr,
+}
+
+impl FakeEngine {
+	/// Starts one on a free port; it lives as long as the test.
+	pub async fn start() -> Self {
+		let state = EngineState {
+			mode: Mode::Answers,
+			race: None,
+			hidden: vec![],
+			found: vec![],
+			requests: vec![],
+			pass: true,
+			fakes: vec![],
+		};
+		let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+		let engine = Self { state: Arc::new(Mutex::new(state)), address: listener.local_addr().unwrap() };
+		let router = Router::new()
+			.route("/health", get(|| async { "{}" }))
+			.route("/sprint/start", post(race_start))
+			.route("/sprint/stop", post(race_stop))
+			.route("/sprint/status", get(race_status))
+			.route("/sprint/nonces", get(race_nonces))
+			.route("/sprint/verify", post(race_verify))
+			.route("/v1/chat/completions", post(chat))
+			.route("/verify", post(verify_answer))
+			.with_state(engine.clone());
+		tokio::spawn(async move { axum::serve(listener, router).await });
+		engine
+	}
+
+	fn lock(&self) -> MutexGuard<'_, EngineState> {
+		self.state.lock().unwrap()
+	}
+
+	/// Base URL.
+	pub fn url(&self) -> String {
+		format!("http://{}", self.address)
+	}
+
+	/// What it will do with requests.
+	pub fn set_mode(&self, mode: Mode) {
+		self.lock().mode = mode;
+	}
+
+	/// What it will say of answers.
+	pub fn set_pass(&self, pass: bool) {
+		self.lock().pass = pass;
+	}
+
+	/// Nonces it will call inappropriate.
+	pub fn set_fakes(&self, fakes: &[u64]) {
+		self.lock().fakes = fakes.to_vec();
+	}
+
+	/// Nonces it finds once it races.
+	pub fn find(&self, nonces: &[u64]) {
+		self.lock().hidden.extend_from_slice(nonces);
+	}
+
+	/// The race under way.
+	pub fn race(&self) -> Option<RaceStart> {
+		self.lock().race.clone()
+	}
+
+	/// Requests it got.
+	pub fn requests(&self) -> Vec<Value> {
+		self.lock().requests.clone()
+	}
+
+	/// Forgets everything.
+	pub fn restart(&self) {
+		let mut state = self.lock();
+		(state.race, state.found, state.hidden) = (None, vec![], vec![]);
+	}
+}
+
+async fn race_start(State(engine): State<FakeEngine>, Json(start): Json<RaceStart>) -> Json<Value> {
+	let mut state = engine.lock();
+	state.race = Some(start);
+	state.found = std::mem::take(&mut state.hidden);
+	Json(json!({}))
+}
+
+async fn race_stop(State(engine): State<FakeEngine>) -> Json<Value> {
+	engine.lock().race = None;
+	Json(json!({}))
+}
+
+async fn race_status(State(engine): State<FakeEngine>) -> Json<Value> {
+	let state = engine.lock();
+	let race = state.race.as_ref();
+	Json(json!({
+		"state": if race.is_some() { "racing" } else { "idle" }, "seed": race.map(|r| &r.seed), "host": race.map(|r| &r.host),
+		"tried": 1, "found": state.found.len(), "nonces_per_s": 1.0, "error": null,
+	}))
+}
+
+async fn race_nonces(State(engine): State<FakeEngine>, Query(query): Query<BTreeMap<String, usize>>) -> Json<Value> {
+	let state = engine.lock();
+	let new: Vec<String> = state.found.iter().skip(query["from"]).take(2).map(u64::to_string).collect();
+	let next = (query["from"] + new.len()).to_string();
+	Json(json!({"nonces": new, "next": next}))
+}
+
+async fn race_verify(State(engine): State<FakeEngine>, Json(ask): Json<Value>) -> Json<Value> {
+	let fakes = engine.lock().fakes.clone();
+	let is_real = |n: &Value| !fakes.contains(&n.as_str().unwrap().parse().unwrap());
+	Json(json!({"valid": ask["nonces"].as_array().unwrap().iter().map(is_real).collect::<Vec<_>>()}))
+}
+
+async fn verify_answer(State(engine): State<FakeEngine>, Json(_): Json<Value>) -> Json<Value> {
+	let pass = engine.lock().pass;
+	Json(json!({"pass": pass, "fault": null, "choice": 11, "distribution": 22, "level": 0}))
+}
+
+async fn chat(State(engine): State<FakeEngine>, Json(request): Json<Value>) -> Response {
+	let mode = engine.lock().mode;
+	engine.lock().requests.push(request.clone());
+	if mode == Mode::Rejects {
+		let error = json!({"error": {"message": "too long", "type": "invalid_request_error", "param": null, "code": null}});
+		return (axum::http::StatusCode::BAD_REQUEST, Json(error)).into_response();
+	}
+	let artifact = hex::encode(artifact().encode());
+	if request["stream"] != true {
+		let body = json!({
+			"object": "chat.completion", "choices": [{"message": {"role": "assistant", "content": "one two three"}}],
+			"pacer": {"artifact": artifact, "artifact_hash": "00"},
+		});
+		return Json(body).into_response();
+	}
+	let delta = |delta: Value| json!({"choices": [{"delta": delta, "finish_reason": null}]});
+	let mut events = vec![delta(json!({"role": "assistant", "content": ""}))];
+	events.extend(["one", " two", " three"].map(|word| delta(json!({"content": word}))));
+	events.push(json!({"object": "pacer.artifact", "choices": [], "pacer": {"artifact": artifact}}));
+	let mut text: Vec<String> = events.iter().map(|e| format!("data: {e}\n\n")).collect();
+	text.push("data: [DONE]\n\n".into());
+	text.truncate(match mode {
+		Mode::BreaksEarly => 1,
+		Mode::BreaksLate => 2,
+		_ => text.len(),
+	});
+	text.concat().into_response()
+}
+
+/// An artifact of two prompt and three answer tokens.
+fn artifact() -> Artifact {
+	let params = SamplingParams {
+		temperature: Real::new(1.0),
+		top_p: Real::new(1.0),
+		top_k: None,
+		min_p: Real::new(0.0),
+		repetition_penalty: Real::new(1.0),
+		frequency_penalty: Real::new(0.0),
+		presence_penalty: Real::new(0.0),
+		logit_bias: Capped::default(),
+		allowed: None,
+		bad_words: Capped::default(),
+		min_tokens: 0,
+		max_tokens: 8,
+		stop: Capped::default(),
+		stop_tokens: Capped::default(),
+		ignore_eos: false,
+		constraint: Constraint::None,
+	};
+	Artifact {
+		version: pacer_artifact::artifact::VERSION,
+		salt: [1; 32],
+		inference_id: [2; 32],
+		request: None,
+		response: [3; 32],
+		response_salt: [4; 32],
+		choice: 0,
+		model: Capped::new(MODEL.into()).unwrap(),
+		weights: [5; 32],
+		profile: Profile::CPU_F32,
+		params,
+		key: KeyKind::InferenceId,
+		prompt: token_ids(&[1, 2]).unwrap(),
+		positions: Capped::new(vec![position(); 3]).unwrap(),
+		finish: FinishReason::Length,
+	}
+}
+
+fn position() -> Position {
+	let candidate = |id: u32| Candidate { id: TokenId::new(id).unwrap(), lp: pacer_artifact::LogProb(id as u16) };
+	Position::new(candidate(0), 0, [0, 1, 2, 3, 4].map(candidate))
+}

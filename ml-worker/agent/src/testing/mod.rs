@@ -1,0 +1,60 @@
+//! Stand-ins for tests: a chain in memory and an engine over HTTP. Nothing in the running agent uses them.
+
+mod chain;
+mod engine;
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use crate::{
+	app::{App, MAX_CLIENTS, MAX_EXECUTIONS},
+	engine::Engines,
+	gateway::auth::ApiKeys,
+	ledger::{queues::Queues, sequences::Sequences},
+	server::{routes, Service},
+	signing::Gate,
+	sprint::serve::ListServer,
+	store::{bundles::Bundles, DataDir},
+};
+
+pub use chain::{FakeChain, MODEL};
+pub use engine::{FakeEngine, Mode};
+
+/// What an agent's services share, over a fake chain; `dir` keeps its data.
+pub async fn app(chain: &FakeChain, host: usize, engines: &[&FakeEngine], dir: &std::path::Path) -> Arc<App> {
+	let key = chain.key(host);
+	let data = Arc::new(DataDir::open(dir, &key.public()).unwrap());
+	let http = crate::run::http_client().unwrap();
+	let urls: Vec<String> = engines.iter().map(|e| e.url()).collect();
+	let engines = Engines::new(&urls, &http);
+	engines.check().await;
+	let keys_file = dir.join(format!("keys-{host}"));
+	std::fs::write(&keys_file, format!("sk-test {}\n", "4d".repeat(32))).unwrap();
+	let queues = Arc::new(Queues::open(&data).unwrap());
+	let (_, head) = tokio::sync::watch::channel(Some(Arc::new(chain.view(host))));
+	Arc::new(App {
+		api: chain.api(),
+		key,
+		head,
+		engines,
+		http,
+		gate: Gate::default(),
+		queues: queues.clone(),
+		sequences: Sequences::open(&data, queues).unwrap(),
+		bundles: Bundles::open(data.path("inferences")).unwrap(),
+		lists: ListServer::new(chain.api(), data.clone()),
+		keys: ApiKeys::open(Some(keys_file)).unwrap(),
+		clients: Arc::new(Semaphore::new(MAX_CLIENTS)),
+		executions: Arc::new(Semaphore::new(MAX_EXECUTIONS)),
+		payers: Default::default(),
+	})
+}
+
+/// Serves an agent's routes on a free port; returns the base URL.
+pub async fn serve(app: Arc<App>) -> String {
+	let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+	let url = format!("http://{}", listener.local_addr().unwrap());
+	tokio::spawn(async move { axum::serve(listener, routes(Service { app, metrics: None })).await });
+	url
+}

@@ -1,0 +1,150 @@
+//! One answer in the making: what turns rows of logits into tokens, text and an end.
+
+use crate::engine::{EngineError, Event, Generate, TokenLogProbs};
+use crate::tokenizer::{IncrementalDecoder, StopMatcher, Tokenizer};
+use pacer_artifact::sampler::{Sampler, Scratch, Vocabulary};
+use pacer_artifact::{row, FinishReason};
+use tokio::sync::mpsc::UnboundedSender;
+
+/// See the module's header.
+pub struct Answer {
+    sampler: Sampler,
+    decoder: IncrementalDecoder,
+    stop: StopMatcher,
+    top_logprobs: Option<usize>,
+    record: bool,
+    choice: u32,
+    events: UnboundedSender<(u32, Event)>,
+}
+
+impl Answer {
+    /// Prepares an answer to `prompt`. `None` if the parameters are unusable, which the client is told.
+    pub fn start(request: Generate, prompt: &[u32], vocabulary: Vocabulary) -> Option<Self> {
+        let Generate { params, key, top_logprobs, record, choice, events, .. } = request;
+        let stops = params.stop.iter().map(|stop| String::from_utf8_lossy(stop).into_owned()).collect();
+        match Sampler::new(params, key, vocabulary, prompt) {
+            Ok(sampler) => Some(Self {
+                sampler,
+                decoder: IncrementalDecoder::default(),
+                stop: StopMatcher::new(stops),
+                top_logprobs,
+                record,
+                choice,
+                events,
+            }),
+            Err(error) => {
+                let _ = events.send((choice, Event::Failed(EngineError::Params(error.to_string()))));
+                None
+            }
+        }
+    }
+
+    /// Whether nobody listens any more.
+    pub fn abandoned(&self) -> bool {
+        self.events.is_closed()
+    }
+
+    /// Tokens chosen so far, a final end token included.
+    pub fn tokens(&self) -> usize {
+        self.sampler.output().len()
+    }
+
+    /// Tells the client. One that is gone is noticed before the next step.
+    pub fn send(&self, event: Event) {
+        let _ = self.events.send((self.choice, event));
+    }
+
+    /// Chooses the next token from a row of raw logits and reports it, and the end if it is one. Returns the token
+    /// (`None` after a failure) and whether the answer is done.
+    pub fn advance(&mut self, row: &[f32], tokenizer: &Tokenizer, scratch: &mut Scratch) -> (Option<u32>, bool) {
+        match self.choose(row, tokenizer, scratch) {
+            Ok((token, None)) => (Some(token), false),
+            Ok((token, Some(finished))) => {
+                self.send(finished);
+                (Some(token), true)
+            }
+            Err(error) => {
+                self.send(Event::Failed(error));
+                (None, true)
+            }
+        }
+    }
+
+    fn choose(
+        &mut self,
+        row: &[f32],
+        tokenizer: &Tokenizer,
+        scratch: &mut Scratch,
+    ) -> Result<(u32, Option<Event>), EngineError> {
+        let failed = |what: &dyn std::fmt::Display| EngineError::Sampling(what.to_string());
+        let id = self.sampler.sample(row, None, scratch).map_err(|error| failed(&error))?;
+        let unreadable = || failed(&"the logits are not a distribution");
+        let position = if self.record { Some(row::record(row, id).ok_or_else(unreadable)?) } else { None };
+        self.sampler.accept(id);
+        let ended = self.sampler.ends_with(id);
+        // An end token is no part of the text, so it has no entry beside it.
+        let logprobs = match self.top_logprobs.filter(|_| ended.is_none()) {
+            Some(count) => Some(log_probs(row, id, count).ok_or_else(unreadable)?),
+            None => None,
+        };
+        let whole = match ended {
+            Some(_) => String::new(),
+            None => self.decoder.push(tokenizer, id).map_err(|error| failed(&error))?,
+        };
+        let (text, stopped) = self.stop.push(&whole);
+        self.send(Event::Token { id, text, logprobs, position });
+        let full = self.tokens() >= self.sampler.params().max_tokens as usize;
+        let reason = match ended {
+            _ if stopped => FinishReason::StopText,
+            Some(reason) => reason,
+            None if full => FinishReason::Length,
+            None => return Ok((id, None)),
+        };
+        let mut rest = String::new();
+        let mut reason = reason;
+        if !stopped {
+            // Half a character at the very end may complete a stop text too.
+            let last = self.decoder.finish(tokenizer).map_err(|error| failed(&error))?;
+            let (text, stopped) = self.stop.push(&last);
+            rest = text + &self.stop.finish();
+            if stopped && reason == FinishReason::Length {
+                reason = FinishReason::StopText;
+            }
+        }
+        Ok((id, Some(Event::Finished { text: rest, reason })))
+    }
+}
+
+/// Log-probabilities of `chosen` and the `count` likeliest tokens; `None` if the row is no distribution.
+fn log_probs(row: &[f32], chosen: u32, count: usize) -> Option<TokenLogProbs> {
+    let stats = row::stats(row)?;
+    let mut ids: Vec<u32> = stats.top.iter().take(count).map(|(id, _)| *id).collect();
+    if count > ids.len() {
+        ids = (0..row.len() as u32).collect();
+        let order = |a: &u32, b: &u32| row[*b as usize].total_cmp(&row[*a as usize]).then(a.cmp(b));
+        let count = count.min(ids.len());
+        if count < ids.len() {
+            ids.select_nth_unstable_by(count, order);
+            ids.truncate(count);
+        }
+        ids.sort_unstable_by(order);
+    }
+    let top = ids.into_iter().map(|id| (id, stats.log_prob(row[id as usize]))).collect();
+    Some(TokenLogProbs { chosen: stats.log_prob(row[chosen as usize]), top })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_probs_should_be_ordered_and_normalised_when_more_than_five_are_wanted() {
+        let row: Vec<f32> = (0..40).map(|i| ((i * 7) % 40) as f32 / 10.0).collect();
+        let found = log_probs(&row, 3, 40).unwrap();
+        assert!(found.top.windows(2).all(|pair| pair[0].1 >= pair[1].1));
+        let mass: f64 = found.top.iter().map(|(_, lp)| lp.exp()).sum();
+        assert!((mass - 1.0).abs() < 1e-5, "{mass}");
+        assert_eq!(found.top.iter().find(|(id, _)| *id == 3).unwrap().1, found.chosen);
+        assert_eq!(log_probs(&row, 3, 2).unwrap().top, found.top[..2]);
+    }
+}

@@ -1,0 +1,24 @@
+//! The engine: a keyless, stateless libtorch worker.
+//!
+//! Two jobs: the Sprint (prove and verify, `sprint`) and an LLM server. User requests come first: a Sprint step
+//! never delays one.
+
+pub mod answer;
+pub mod artifact;
+pub mod cache;
+pub mod config;
+pub mod device;
+pub mod engine;
+pub mod handle;
+pub mod inspect;
+pub mod model;
+pub mod runner;
+pub mod scheduler;
+pub mod sequence;
+pub mod server;
+pub mod sprint;
+pub mod template;
+pub mod testing;
+pub mod tokenizer;
+pub mod train;
+pub mod verify;

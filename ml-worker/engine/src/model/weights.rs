@@ -1,0 +1,234 @@
+//! Weights of a checkpoint: `*.safetensors` files, mapped into memory, looked up by tensor name.
+
+use blake2::{digest::consts::U32, Blake2b, Digest};
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensors};
+use std::collections::HashMap;
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use tch::{Device, Kind, TchError, Tensor};
+
+/// Why weights cannot be read. Every message names the file.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightsError {
+    /// A file is missing or unreadable.
+    #[error("{}: {source}", file.display())]
+    Io {
+        /// The file or folder.
+        file: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is damaged.
+    #[error("{}: {source}", file.display())]
+    Format {
+        /// The file.
+        file: PathBuf,
+        /// What the parser said.
+        source: safetensors::SafeTensorError,
+    },
+    /// There are no weights.
+    #[error("{}: no *.safetensors file here", dir.display())]
+    NoFiles {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A tensor is missing.
+    #[error("{}: no tensor `{name}`", dir.display())]
+    Missing {
+        /// The folder.
+        dir: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// A tensor is not what the configuration says.
+    #[error("{}: tensor `{name}` {reason}", file.display())]
+    Tensor {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// libtorch refused.
+    #[error("libtorch, at tensor `{name}`: {source}")]
+    Torch {
+        /// The tensor.
+        name: String,
+        /// What it said.
+        source: TchError,
+    },
+}
+
+/// What is known of a tensor without reading it.
+#[derive(Clone, Debug)]
+pub struct TensorEntry {
+    file: usize,
+    /// Element type in the file.
+    pub dtype: Dtype,
+    /// Shape.
+    pub shape: Vec<usize>,
+    bytes: Range<usize>,
+}
+
+/// All tensors of a checkpoint, by name.
+pub struct Weights {
+    dir: PathBuf,
+    files: Vec<(PathBuf, Mmap)>,
+    index: HashMap<String, TensorEntry>,
+}
+
+fn safetensors_files(dir: &Path) -> Result<Vec<PathBuf>, WeightsError> {
+    let io = |source| WeightsError::Io { file: dir.to_owned(), source };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if path.extension().is_some_and(|extension| extension == "safetensors") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    if files.is_empty() {
+        return Err(WeightsError::NoFiles { dir: dir.to_owned() });
+    }
+    Ok(files)
+}
+
+fn map(file: &Path) -> Result<Mmap, WeightsError> {
+    let io = |source| WeightsError::Io { file: file.to_owned(), source };
+    let handle = File::open(file).map_err(io)?;
+    // SAFETY: the usual caveat of mapped files: a checkpoint must not be changed while it is read.
+    unsafe { Mmap::map(&handle) }.map_err(io)
+}
+
+/// What identifies a model's weights on chain and in artifacts: the BLAKE2b-256 of its `*.safetensors` file (as
+/// `b2sum -l 256` prints it); for several files the BLAKE2b-256 over, in order of name, the name's length (u32 LE), the
+/// name, and the BLAKE2b-256 of the content.
+pub fn weights_hash(dir: &Path) -> Result<[u8; 32], WeightsError> {
+    let files = safetensors_files(dir)?;
+    let hash = |file: &Path| Ok::<_, WeightsError>(Blake2b::<U32>::digest(&map(file)?[..]));
+    if let [only] = files.as_slice() {
+        return Ok(hash(only)?.into());
+    }
+    let mut whole = Blake2b::<U32>::new();
+    for file in &files {
+        let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        whole.update((name.len() as u32).to_le_bytes());
+        whole.update(name.as_bytes());
+        whole.update(hash(file)?);
+    }
+    Ok(whole.finalize().into())
+}
+
+impl Weights {
+    /// Maps every `*.safetensors` file in `dir`.
+    pub fn open(dir: &Path) -> Result<Self, WeightsError> {
+        let mut files = Vec::new();
+        let mut index = HashMap::new();
+        for (number, file) in safetensors_files(dir)?.into_iter().enumerate() {
+            let mapped = map(&file)?;
+            let format = |source| WeightsError::Format { file: file.clone(), source };
+            let (header, metadata) = SafeTensors::read_metadata(&mapped).map_err(format)?;
+            let start = header + 8;
+            for (name, info) in metadata.tensors() {
+                let bytes = start + info.data_offsets.0..start + info.data_offsets.1;
+                if bytes.end > mapped.len() {
+                    let reason = "lies beyond the end of the file".into();
+                    return Err(WeightsError::Tensor { file, name, reason });
+                }
+                let entry = TensorEntry { file: number, dtype: info.dtype, shape: info.shape.clone(), bytes };
+                index.insert(name, entry);
+            }
+            files.push((file, mapped));
+        }
+        Ok(Self { dir: dir.to_owned(), files, index })
+    }
+
+    /// Whether there is a tensor of that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.index.contains_key(name)
+    }
+
+    /// Names, types and shapes of all tensors.
+    pub fn entries(&self) -> impl Iterator<Item = (&str, &TensorEntry)> {
+        self.index.iter().map(|(name, entry)| (name.as_str(), entry))
+    }
+
+    /// Bytes of all files.
+    pub fn file_bytes(&self) -> usize {
+        self.files.iter().map(|(_, mapped)| mapped.len()).sum()
+    }
+
+    /// Checks that a tensor is there and has the expected shape.
+    pub fn check(&self, name: &str, shape: &[usize]) -> Result<(), WeightsError> {
+        self.entry(name, shape).map(|_| ())
+    }
+
+    fn entry(&self, name: &str, shape: &[usize]) -> Result<&TensorEntry, WeightsError> {
+        let entry = self
+            .index
+            .get(name)
+            .ok_or_else(|| WeightsError::Missing { dir: self.dir.clone(), name: name.to_owned() })?;
+        if entry.shape != shape {
+            let file = self.files[entry.file].0.clone();
+            let reason = format!("has shape {:?}, the configuration asks for {shape:?}", entry.shape);
+            return Err(WeightsError::Tensor { file, name: name.to_owned(), reason });
+        }
+        Ok(entry)
+    }
+
+    /// Reads one tensor into memory of its own, as `kind` on `device`, if it has the expected shape.
+    pub fn get(&self, name: &str, shape: &[usize], kind: Kind, device: Device) -> Result<Tensor, WeightsError> {
+        let entry = self.entry(name, shape)?;
+        let (file, mapped) = &self.files[entry.file];
+        let wrong = |reason| WeightsError::Tensor { file: file.clone(), name: name.to_owned(), reason };
+        let stored = match entry.dtype {
+            Dtype::F32 => Kind::Float,
+            Dtype::F16 => Kind::Half,
+            Dtype::BF16 => Kind::BFloat16,
+            other => return Err(wrong(format!("has element type {other:?}; f32, f16 and bf16 are supported"))),
+        };
+        let size: Vec<i64> = shape.iter().map(|n| *n as i64).collect();
+        Tensor::f_from_data_size(&mapped[entry.bytes.clone()], &size, stored)
+            .and_then(|tensor| tensor.f_to_device(device))
+            .and_then(|tensor| tensor.f_to_kind(kind))
+            .map_err(|source| WeightsError::Torch { name: name.to_owned(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_should_name_file_and_tensor_when_they_do_not_fit() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(Weights::open(dir.path()), Err(WeightsError::NoFiles { .. })));
+        let tensor = Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0]).reshape([2, 2]);
+        Tensor::write_safetensors(&[("w", &tensor)], dir.path().join("model.safetensors")).unwrap();
+        let weights = Weights::open(dir.path()).unwrap();
+        let read = weights.get("w", &[2, 2], Kind::Float, Device::Cpu).unwrap();
+        assert_eq!(read, tensor);
+        let shape = weights.get("w", &[4, 1], Kind::Float, Device::Cpu).unwrap_err().to_string();
+        assert!(shape.contains("model.safetensors") && shape.contains("`w`"), "{shape}");
+        assert!(weights.get("x", &[1], Kind::Float, Device::Cpu).unwrap_err().to_string().contains("`x`"));
+        std::fs::write(dir.path().join("model.safetensors"), b"not this").unwrap();
+        assert!(matches!(Weights::open(dir.path()), Err(WeightsError::Format { .. })));
+    }
+
+    #[test]
+    fn weights_hash_should_be_that_of_the_file_when_there_is_one_and_bind_names_when_there_are_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, content: &[u8]| std::fs::write(dir.path().join(name), content).unwrap();
+        write("a.safetensors", b"one");
+        let plain: [u8; 32] = Blake2b::<U32>::digest(b"one").into();
+        assert_eq!(weights_hash(dir.path()).unwrap(), plain);
+        write("b.safetensors", b"two");
+        let two = weights_hash(dir.path()).unwrap();
+        std::fs::rename(dir.path().join("b.safetensors"), dir.path().join("c.safetensors")).unwrap();
+        let renamed = weights_hash(dir.path()).unwrap();
+        assert!(plain != two && two != renamed);
+    }
+}

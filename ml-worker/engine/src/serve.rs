@@ -1,0 +1,242 @@
+//! `pacer-engine serve`: puts a checkpoint, the engine, the Sprint and the HTTP server together.
+
+use anyhow::{ensure, Context};
+use clap::Args;
+use pacer_artifact::{sampler::Vocabulary, AttentionPath, DType, DeviceClass, Profile, Thresholds};
+use pacer_engine::config::{GenerationDefaults, ModelConfig};
+use pacer_engine::device::{self, DeviceChoice, Dtype};
+use pacer_engine::engine::{self, EngineConfig};
+use pacer_engine::scheduler::SchedulerConfig;
+use pacer_engine::server::{self, Server};
+use pacer_engine::template::ChatTemplate;
+use pacer_engine::tokenizer::Tokenizer;
+use pacer_engine::verify::ModelFacts;
+use pacer_engine::{model, sprint};
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tch::Device;
+
+/// Tokens in a block of the KV cache.
+const BLOCK_TOKENS: usize = 16;
+/// Time that running requests have to finish after the engine was told to stop.
+const DRAIN: Duration = Duration::from_secs(30);
+/// Room for the logits of one scoring chunk.
+const LOGIT_BYTES: usize = 64 << 20;
+
+/// Arguments of `serve`.
+#[derive(Args, Debug)]
+pub struct ServeArgs {
+    /// Folder of a checkpoint in Hugging Face layout
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1")]
+    host: IpAddr,
+    /// Port to listen on; 0 takes a free one. Either way the address is printed as a line of JSON on stdout
+    #[arg(long, default_value_t = 8000)]
+    port: u16,
+    /// auto, cpu or cuda:N
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
+    /// Format of weights and cache: auto (f32 checkpoints stay f32, all others bf16), f32 or bf16
+    #[arg(long, default_value = "auto", value_name = "FORMAT")]
+    dtype: String,
+    /// CPU threads [default: all cores]
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Requests computed at once
+    #[arg(long, default_value_t = 32)]
+    max_num_seqs: usize,
+    /// Requests that may wait; more get status 429
+    #[arg(long, default_value_t = 256)]
+    max_waiting: usize,
+    /// Tokens computed in one step; long prompts are split by it
+    #[arg(long, default_value_t = 512)]
+    step_tokens: usize,
+    /// Longest prompt and answer together [default: what the model was made for]. Hosts that verify each other must
+    /// agree on it: it is the token limit of a chat request that names none
+    #[arg(long)]
+    max_model_len: Option<usize>,
+    /// Blocks of 16 tokens in the KV cache [default: by memory]
+    #[arg(long, conflicts_with = "kv_memory_mib")]
+    kv_blocks: Option<usize>,
+    /// Memory of the KV cache [default: what the requests can use, at most a quarter of the free memory]
+    #[arg(long, value_name = "MIB")]
+    kv_memory_mib: Option<usize>,
+    /// Memory the Sprint may use for batches of nonces
+    #[arg(long, default_value_t = 512, value_name = "MIB")]
+    sprint_memory_mib: usize,
+    /// Key that clients must show
+    #[arg(long, env = "PACER_ENGINE_API_KEY", hide_env_values = true)]
+    api_key: Option<String>,
+    /// Name under which the model is served [default: the folder's name]
+    #[arg(long)]
+    served_model_name: Option<String>,
+}
+
+/// Runs until Ctrl-C or SIGTERM.
+pub fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    ensure!(args.max_num_seqs > 0 && args.step_tokens > 0, "--max-num-seqs and --step-tokens must not be zero");
+    let metrics = server::metrics_handle();
+    let device = device::open(args.device, args.threads).map_err(anyhow::Error::msg)?;
+    let config = ModelConfig::load(&args.model)?;
+    let dtype = dtype(&args.dtype, &config)?;
+    let tokenizer = Arc::new(Tokenizer::load(&args.model)?);
+    let template = ChatTemplate::load(&args.model)?;
+    let weights = model::weights_hash(&args.model)?;
+    tracing::info!(model = %args.model.display(), ?device, dtype = dtype.name(), "loading the model");
+    let runner = model::load(&args.model, &config, dtype, device)?;
+
+    let context = args.max_model_len.unwrap_or(config.max_position);
+    ensure!(
+        context > 1 && context <= config.max_position,
+        "--max-model-len must be between 2 and {}",
+        config.max_position
+    );
+    let kv_blocks = kv_blocks(&args, &config, dtype, context)?;
+    let scheduler = SchedulerConfig {
+        max_num_seqs: args.max_num_seqs,
+        max_waiting: args.max_waiting,
+        step_tokens: args.step_tokens,
+        max_logit_rows: (LOGIT_BYTES / (4 * config.vocab_size)).max(1),
+        kv_blocks,
+        block_tokens: BLOCK_TOKENS,
+    };
+    let vocab = Vocabulary {
+        size: config.vocab_size,
+        usable: tokenizer.vocab_size().min(config.vocab_size),
+        eos: config.eos_token_ids.clone(),
+    };
+    let engine_config = EngineConfig { scheduler, max_model_len: context, eos: vocab.eos.clone() };
+    let (engine, device_thread) = engine::spawn(runner, tokenizer.clone(), engine_config)?;
+    let name = match args.served_model_name {
+        Some(name) => name,
+        None => folder_name(&args.model)?,
+    };
+    tracing::info!(name, context, kv_blocks, weights = %hex::encode(weights), "the model is ready");
+
+    // The race pauses between two of its steps for as long as a request is being worked on.
+    let load = engine.load();
+    let race = sprint::Service::new(device, args.sprint_memory_mib << 20, move || load.wait_idle())?;
+    let state = Arc::new(Server {
+        engine,
+        tokenizer,
+        template,
+        defaults: GenerationDefaults::load(&args.model)?.unwrap_or_default(),
+        model: ModelFacts {
+            name,
+            weights,
+            profile: profile(device, dtype),
+            vocab,
+            context,
+            calibration: Thresholds::first_values,
+        },
+        api_key: args.api_key,
+        started_s: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()),
+    });
+    let router = server::router(state, sprint::routes(Arc::new(race)));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(listen(SocketAddr::new(args.host, args.port), router))?;
+    metrics.run_upkeep();
+    // The router held the last way to the engine.
+    drop(runtime);
+    let _ = device_thread.join();
+    Ok(())
+}
+
+async fn listen(address: SocketAddr, router: axum::Router) -> anyhow::Result<()> {
+    let listener =
+        tokio::net::TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    let address = listener.local_addr()?;
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{}", serde_json::json!({"listening": address.to_string()}))?;
+    stdout.flush()?;
+    drop(stdout);
+    tracing::info!(%address, "listening");
+    let (stop, mut stopped) = tokio::sync::watch::channel(false);
+    let mut draining = stop.subscribe();
+    tokio::spawn(async move {
+        told_to_stop().await;
+        let _ = stop.send(true);
+    });
+    let serving = server::run(listener, router, async move {
+        let _ = stopped.wait_for(|told| *told).await;
+        tracing::info!("stopping: no new requests, running ones finish");
+    });
+    tokio::select! {
+        result = serving => result?,
+        () = async {
+            let _ = draining.wait_for(|told| *told).await;
+            // Being told twice means at once.
+            let _ = tokio::time::timeout(DRAIN, told_to_stop()).await;
+        } => tracing::warn!("stopped before some requests had finished"),
+    }
+    Ok(())
+}
+
+async fn told_to_stop() {
+    let mut terminate = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(signal) => signal,
+        Err(_) => return drop(tokio::signal::ctrl_c().await),
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+fn dtype(asked: &str, config: &ModelConfig) -> anyhow::Result<Dtype> {
+    match asked {
+        "auto" if config.torch_dtype.as_deref() == Some("float32") => Ok(Dtype::F32),
+        "auto" => Ok(Dtype::Bf16),
+        asked => asked.parse().map_err(anyhow::Error::msg),
+    }
+}
+
+fn profile(device: Device, dtype: Dtype) -> Profile {
+    let format = match dtype {
+        Dtype::F32 => DType::F32,
+        Dtype::Bf16 => DType::Bf16,
+    };
+    // libtorch's bindings do not tell the compute capability; zero stands for "some GPU".
+    let device = match device {
+        Device::Cuda(_) => DeviceClass::Cuda { major: 0, minor: 0 },
+        _ => DeviceClass::Cpu,
+    };
+    Profile { device, weights: format, kv: format, attention: AttentionPath::Sdpa }
+}
+
+fn folder_name(dir: &std::path::Path) -> anyhow::Result<String> {
+    let whole = dir.canonicalize()?;
+    Ok(whole
+        .file_name()
+        .context("the model's folder has no name; use --served-model-name")?
+        .to_string_lossy()
+        .into_owned())
+}
+
+/// Size of the cache: as asked for, or enough for every request at full length within a quarter of the free memory.
+fn kv_blocks(args: &ServeArgs, config: &ModelConfig, dtype: Dtype, context: usize) -> anyhow::Result<usize> {
+    let block_bytes = config.kv_bytes_per_token(dtype.bytes()) * BLOCK_TOKENS;
+    let one_context = context.div_ceil(BLOCK_TOKENS);
+    let blocks = match (args.kv_blocks, args.kv_memory_mib) {
+        (Some(blocks), _) => blocks,
+        (None, Some(mib)) => (mib << 20) / block_bytes,
+        (None, None) => (args.max_num_seqs * one_context).min((free_memory_bytes() / 4 / block_bytes).max(one_context)),
+    };
+    ensure!(
+        blocks >= one_context,
+        "the KV cache would hold {} tokens, fewer than one context of {context}: give it more memory or lower --max-model-len",
+        blocks * BLOCK_TOKENS
+    );
+    Ok(blocks)
+}
+
+fn free_memory_bytes() -> usize {
+    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok()).map_or(4 << 30, |kib| kib << 10)
+}

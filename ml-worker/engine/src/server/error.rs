@@ -1,0 +1,120 @@
+//! The one place where HTTP errors are made: OpenAI's error object with the status that fits.
+
+use crate::engine::EngineError;
+use crate::scheduler::Refusal;
+use axum::http::{header, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::{json, Value};
+
+/// Seconds a client is told to wait when the queue is full.
+const RETRY_AFTER_S: u32 = 1;
+
+/// What a client gets instead of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiError {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// What went wrong, for a person.
+    pub message: String,
+    /// The field of the request that is at fault.
+    pub param: Option<String>,
+    /// What went wrong, for a program.
+    pub code: Option<&'static str>,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, message: impl Into<String>, code: Option<&'static str>) -> Self {
+        Self { status, message: message.into(), param: None, code }
+    }
+
+    /// 400: the request is wrong.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message, None)
+    }
+
+    /// 400: a field of the request is wrong.
+    pub fn field(param: &str, message: impl Into<String>) -> Self {
+        Self { param: Some(param.to_owned()), ..Self::bad_request(message) }
+    }
+
+    /// 400: prompt and answer do not fit the model.
+    pub fn too_long(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message, Some("context_length_exceeded"))
+    }
+
+    /// 401: no or a wrong API key.
+    pub fn unauthorized() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "a valid API key is needed: Authorization: Bearer KEY",
+            Some("invalid_api_key"),
+        )
+    }
+
+    /// 404: no such path.
+    pub fn not_found(what: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, format!("there is no {what} here"), None)
+    }
+
+    /// 404: a model that is not served.
+    pub fn unknown_model(asked: &str, served: &str) -> Self {
+        let message = format!("the model `{asked}` is not served here; this engine serves `{served}`");
+        Self { param: Some("model".into()), ..Self::new(StatusCode::NOT_FOUND, message, Some("model_not_found")) }
+    }
+
+    /// 405: the path is there, but not for this method.
+    pub fn method_not_allowed() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method", None)
+    }
+
+    /// 413: a body over the limit.
+    pub fn too_large(limit_bytes: usize) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a request may have at most {limit_bytes} bytes"), None)
+    }
+
+    /// 500: the fault is here.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, message, None)
+    }
+
+    /// 503: the engine is not running.
+    pub fn unavailable() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "the engine is not running", None)
+    }
+
+    /// The error object.
+    pub fn body(&self) -> Value {
+        let kind = match self.status {
+            StatusCode::UNAUTHORIZED => "authentication_error",
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            status if status.is_server_error() => "server_error",
+            _ => "invalid_request_error",
+        };
+        json!({"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}})
+    }
+}
+
+impl From<EngineError> for ApiError {
+    fn from(error: EngineError) -> Self {
+        let message = error.to_string();
+        match error {
+            EngineError::Refused(Refusal::QueueFull { .. }) => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, message, Some("queue_full"))
+            }
+            EngineError::Refused(Refusal::TooLong { .. }) => Self::too_long(message),
+            EngineError::Refused(Refusal::Empty) | EngineError::Params(_) => Self::bad_request(message),
+            EngineError::Stopped => Self::new(StatusCode::SERVICE_UNAVAILABLE, message, None),
+            EngineError::Sampling(_) | EngineError::Model(_) => Self::internal(message),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = axum::Json(self.body());
+        if self.status == StatusCode::TOO_MANY_REQUESTS {
+            return (self.status, [(header::RETRY_AFTER, RETRY_AFTER_S.to_string())], body).into_response();
+        }
+        (self.status, body).into_response()
+    }
+}

@@ -1,0 +1,160 @@
+//! The HTTP side: OpenAI's API, `/verify`, `/sprint`, and what an operator wants to see.
+//!
+//! | path | what |
+//! | --- | --- |
+//! | `POST /v1/chat/completions`, `POST /v1/completions` | OpenAI's; with `pacer` in the body an artifact is made |
+//! | `GET /v1/models`, `GET /v1/models/{id}` | OpenAI's, with hash of the weights and numeric profile under `pacer` |
+//! | `POST /tokenize`, `POST /detokenize` | text to tokens and back |
+//! | `POST /verify` | [`crate::verify::VerifyRequest`] to [`crate::verify::VerifyReply`] |
+//! | `/sprint/*` | see [`crate::sprint`]; mounted by the caller of [`router`] |
+//! | `GET /health`, `GET /version`, `GET /metrics` | for the operator; need no API key |
+//!
+//! The extension: `"pacer": {"inference_id": "0x..", "request_hash"?, "request_salt"?, "response_salt"?}`, 32 bytes each.
+//! The answer then carries `"pacer": {"artifact", "artifact_hash", "artifact_root", "response_hash", "response_salt"}`
+//! (and for `n > 1` `"artifacts"`, one object a choice); a stream carries it in one chunk whose object is
+//! `pacer.artifact`, just before `[DONE]`.
+//!
+//! Handlers hold no model: they validate ([`validation`]), ask the engine, and put events into words ([`respond`],
+//! [`sse`]). Every error is made in [`error`].
+
+pub mod chain;
+pub mod error;
+pub mod respond;
+pub mod routes;
+pub mod sse;
+pub mod types;
+pub mod validation;
+pub mod verification;
+
+use crate::config::GenerationDefaults;
+use crate::engine::EngineHandle;
+use crate::template::ChatTemplate;
+use crate::tokenizer::Tokenizer;
+use crate::verify::ModelFacts;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::header::AUTHORIZATION;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::Router;
+use error::ApiError;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
+
+/// Largest body of a request to the OpenAI API.
+pub const MAX_REQUEST_BYTES: usize = 4 << 20;
+/// Largest body of a request to verify, which holds a whole artifact in hexadecimal.
+pub const MAX_VERIFY_BYTES: usize = 16 << 20;
+
+/// Everything handlers need.
+pub struct Server {
+    /// The way to the engine.
+    pub engine: EngineHandle,
+    /// The tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+    /// The chat template, if the checkpoint has one.
+    pub template: Option<ChatTemplate>,
+    /// Sampling defaults of the checkpoint.
+    pub defaults: GenerationDefaults,
+    /// What the model is: name, hash of the weights, numeric profile, vocabulary, context.
+    pub model: ModelFacts,
+    /// If set, requests must carry it.
+    pub api_key: Option<String>,
+    /// Unix time of the start.
+    pub started_s: u64,
+}
+
+impl Server {
+    /// What validation must know.
+    pub fn facts(&self) -> validation::Facts<'_> {
+        validation::Facts {
+            model: &self.model.name,
+            max_model_len: self.model.context,
+            vocab_size: self.model.vocab.size,
+            defaults: &self.defaults,
+            tokenizer: &self.tokenizer,
+            template: self.template.as_ref(),
+        }
+    }
+}
+
+/// The whole API. `extra` are routes mounted beside it (`/sprint`), behind the same API key.
+pub fn router(server: Arc<Server>, extra: Router) -> Router {
+    let guarded = Router::new()
+        .route("/v1/chat/completions", post(routes::chat))
+        .route("/v1/completions", post(routes::completions))
+        .route("/v1/models", get(routes::models))
+        .route("/v1/models/{*model}", get(routes::model))
+        .route("/tokenize", post(routes::tokenize))
+        .route("/detokenize", post(routes::detokenize))
+        .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
+        .route("/verify", post(verification::verify).layer(DefaultBodyLimit::max(MAX_VERIFY_BYTES)))
+        .with_state(server.clone())
+        .merge(extra)
+        .layer(axum::middleware::from_fn_with_state(server.clone(), require_key));
+    Router::new()
+        .route("/health", get(routes::health))
+        .route("/version", get(routes::version))
+        .route("/metrics", get(routes::metrics))
+        .with_state(server)
+        .merge(guarded)
+        .fallback(|| async { ApiError::not_found("such path") })
+        .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
+}
+
+async fn require_key(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
+    let Some(key) = &server.api_key else { return next.run(request).await };
+    let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    match given.and_then(|value| value.strip_prefix("Bearer ")) {
+        Some(given) if same(given.trim().as_bytes(), key.as_bytes()) => next.run(request).await,
+        _ => ApiError::unauthorized().into_response(),
+    }
+}
+
+/// Comparison whose time depends on the lengths only.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (x, y)| difference | (x ^ y)) == 0
+}
+
+/// The process's metrics, installed at the first call.
+pub fn metrics_handle() -> &'static PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE.get_or_init(|| {
+        let seconds = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &seconds)
+            .unwrap_or_else(|_| PrometheusBuilder::new())
+            .build_recorder();
+        let handle = recorder.handle();
+        if metrics::set_global_recorder(recorder).is_err() {
+            tracing::warn!("another metrics recorder is installed; /metrics will stay empty");
+        }
+        describe();
+        handle
+    })
+}
+
+fn describe() {
+    metrics::describe_gauge!("pacer_engine_requests_waiting", "Requests in the queue");
+    metrics::describe_gauge!("pacer_engine_requests_running", "Requests in the batch");
+    metrics::describe_gauge!("pacer_engine_kv_blocks_used", "Blocks of the KV cache in use");
+    metrics::describe_gauge!("pacer_engine_kv_blocks_total", "Blocks of the KV cache");
+    metrics::describe_counter!("pacer_engine_prompt_tokens_total", "Prompt tokens accepted");
+    metrics::describe_counter!("pacer_engine_generation_tokens_total", "Tokens generated");
+    metrics::describe_counter!("pacer_engine_requests_refused_total", "Requests refused because the queue was full");
+    metrics::describe_counter!("pacer_engine_requests_cancelled_total", "Requests whose client went away");
+    metrics::describe_counter!("pacer_engine_preemptions_total", "Times a request lost its blocks to an older one");
+    metrics::describe_counter!("pacer_engine_verifications_total", "Verdicts given, by outcome");
+    metrics::describe_histogram!("pacer_engine_ttft_seconds", "Time from arrival to the first token");
+    metrics::describe_histogram!("pacer_engine_request_seconds", "Time from arrival to the end of an answer");
+}
+
+/// Serves until `shutdown` completes, then lets running requests finish.
+pub async fn run(
+    listener: tokio::net::TcpListener,
+    router: Router,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    axum::serve(listener, router).with_graceful_shutdown(shutdown).await
+}

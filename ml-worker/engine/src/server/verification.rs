@@ -1,0 +1,89 @@
+//! `POST /verify`: somebody's answer is checked by one teacher-forced pass that shares the batch with live requests.
+
+use super::error::ApiError;
+use super::routes::body_bytes;
+use super::validation::{validate, Api};
+use super::Server;
+use crate::engine::Score;
+use crate::verify::{prepare, Frontend, Prepared, Rendered, Replay, VerifyError, VerifyReply, VerifyRequest};
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::State;
+use axum::Json;
+use pacer_artifact::{KeyKind, Verdict};
+use serde_json::Value;
+use std::sync::{Arc, Mutex, PoisonError};
+
+impl Frontend for Server {
+    fn render(&self, request: &Value) -> Result<Rendered, String> {
+        let api = if request.get("messages").is_some() { Api::Chat } else { Api::Completions };
+        let raw = serde_json::from_value(request.clone()).map_err(|error| error.to_string())?;
+        let mut valid = validate(&raw, api, &self.facts()).map_err(|error| error.message)?;
+        if valid.prompts.len() != 1 {
+            return Err("a recorded request has exactly one prompt".into());
+        }
+        Ok(Rendered {
+            prompt: valid.prompts.remove(0),
+            key: valid.seed.map_or(KeyKind::InferenceId, KeyKind::Seed),
+            params: valid.params,
+            choices: valid.n,
+        })
+    }
+
+    fn detokenize(&self, ids: &[u32]) -> Result<String, String> {
+        self.tokenizer.decode(ids, true).map_err(|error| error.to_string())
+    }
+}
+
+impl From<VerifyError> for ApiError {
+    fn from(error: VerifyError) -> Self {
+        match error {
+            VerifyError::Request(message) | VerifyError::Unsupported(message) => Self::bad_request(message),
+            VerifyError::Model(message) => Self::internal(message),
+        }
+    }
+}
+
+/// `POST /verify`.
+pub async fn verify(
+    State(server): State<Arc<Server>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<VerifyReply>, ApiError> {
+    let body = body_bytes(body, super::MAX_VERIFY_BYTES)?;
+    let request: VerifyRequest =
+        serde_json::from_slice(&body).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let asked = server.clone();
+    let (claim, prepared) = tokio::task::spawn_blocking(move || {
+        let claim = request.into_claim(&*asked)?;
+        let prepared = prepare(&claim, &asked.model, &*asked)?;
+        Ok::<_, VerifyError>((claim, prepared))
+    })
+    .await
+    .map_err(|error| ApiError::internal(error.to_string()))??;
+    let verdict = match prepared {
+        Prepared::Fault(fault) => Verdict::fraud(fault),
+        Prepared::Replay(replay) => replayed(&server, replay).await?,
+    };
+    let outcome = if verdict.pass { "pass" } else { "fail" };
+    metrics::counter!("pacer_engine_verifications_total", "outcome" => outcome).increment(1);
+    let reply = VerifyReply::new(&verdict, &claim.artifact);
+    tracing::info!(outcome, tokens = reply.tokens, fault = reply.fault.as_deref(), "an answer was verified");
+    Ok(Json(reply))
+}
+
+async fn replayed(server: &Server, replay: Replay) -> Result<Verdict, ApiError> {
+    let (tokens, from) = (replay.tokens(), replay.first_row());
+    if replay.rows_wanted() == 0 {
+        return Ok(replay.conclude()?);
+    }
+    let shared = Arc::new(Mutex::new(replay));
+    let sink = shared.clone();
+    let rows = Box::new(move |position: usize, row: &[f32]| {
+        sink.lock().unwrap_or_else(PoisonError::into_inner).row(position, row);
+    });
+    let (done, finished) = tokio::sync::oneshot::channel();
+    server.engine.score(Score { tokens, from, rows, done })?;
+    finished.await.map_err(|_| ApiError::internal("the engine gave up on the verification"))??;
+    let verdict = shared.lock().unwrap_or_else(PoisonError::into_inner).conclude()?;
+    Ok(verdict)
+}

@@ -1,0 +1,254 @@
+//! Teacher-forced verification of somebody's answer (`design/inference.md`, "Verification").
+//!
+//! Three stages, so that a server can put its own scheduling between them:
+//! 1. [`prepare`] checks all that needs no model; a fault ends here.
+//! 2. A [`Replay`] wants the logits of [`Replay::tokens`] from position [`Replay::first_row`] on, one row after the other.
+//! 3. [`Replay::conclude`] gives the verdict.
+//!
+//! [`verify`] does all of it over a [`Forward`]. Nothing here touches tensors: tests run it on a fake model.
+
+mod http;
+mod replay;
+
+pub use http::{VerifyReply, VerifyRequest};
+pub use replay::Replay;
+
+use pacer_artifact::sampler::{TokenMask, Vocabulary};
+use pacer_artifact::structure::{self, Expected};
+use pacer_artifact::{Artifact, Constraint, Fault, Hash, KeyKind, Profile, SamplingParams, Thresholds, Verdict};
+use std::sync::{Arc, Mutex};
+
+/// Why no verdict can be given. None of these says anything about the executor.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VerifyError {
+    /// The request to verify makes no sense.
+    #[error("{0}")]
+    Request(String),
+    /// This engine cannot check such an answer (a grammar it does not know).
+    #[error("{0}")]
+    Unsupported(String),
+    /// Our own model failed.
+    #[error("{0}")]
+    Model(String),
+}
+
+/// Bounds the work that an answer of broken characters costs; a character has four bytes, so four tokens would do.
+const UNSETTLED_TOKENS: usize = 16;
+
+/// A model that can be run over a given text.
+pub trait Forward {
+    /// Computes the logits of `tokens` and calls `rows` with (position, raw f32 logits) for every position from `from`
+    /// on, ascending. The row of position `p` predicts token `p + 1`.
+    fn logits(&self, tokens: &[u32], from: usize, rows: RowSink) -> Result<(), String>;
+}
+
+/// Takes rows of logits; may be called on another thread.
+pub type RowSink = Box<dyn FnMut(usize, &[f32]) + Send>;
+
+/// A request turned into what the model and the sampler see.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rendered {
+    /// Prompt ids: the chat template applied, tokenised.
+    pub prompt: Vec<u32>,
+    /// Sampling parameters, canonical.
+    pub params: SamplingParams,
+    /// Seed, or inference id.
+    pub key: KeyKind,
+    /// How many choices it asks for.
+    pub choices: u32,
+}
+
+/// Gives the masks of a constrained answer.
+pub trait Masks: Send {
+    /// What is possible after `output`; calls come with one more token each time.
+    fn mask(&mut self, output: &[u32]) -> TokenMask;
+}
+
+/// The parts of a server that verification needs: tokenizer, chat template, grammars.
+pub trait Frontend {
+    /// Renders an OpenAI request body exactly as for serving. An error is the client's message.
+    fn render(&self, request: &serde_json::Value) -> Result<Rendered, String>;
+    /// Text of ids as the server would answer it: special tokens left out.
+    fn detokenize(&self, ids: &[u32]) -> Result<String, String>;
+    /// Masks of a constraint that is not [`Constraint::None`]. `None` if this engine does not know such.
+    fn masks(&self, _constraint: &Constraint) -> Option<Box<dyn Masks>> {
+        None
+    }
+}
+
+/// Thresholds of a pair of profiles (executor, verifier), `None` if the pair was never calibrated.
+pub type Calibration = fn(&Profile, &Profile) -> Option<Thresholds>;
+
+/// The model as this engine serves it.
+#[derive(Clone, Debug)]
+pub struct ModelFacts {
+    /// Its id, as clients name it.
+    pub name: String,
+    /// Hash of its weights.
+    pub weights: Hash,
+    /// Numeric profile of this engine.
+    pub profile: Profile,
+    /// Vocabulary.
+    pub vocab: Vocabulary,
+    /// Tokens its context holds.
+    pub context: usize,
+    /// Thresholds; [`Thresholds::first_values`] until it was calibrated.
+    pub calibration: Calibration,
+}
+
+/// What is to be verified, and what is known about it; `None` is not compared.
+#[derive(Clone, Debug, Default)]
+pub struct Claim {
+    /// The artifact's bytes.
+    pub artifact: Vec<u8>,
+    /// Its hash on chain.
+    pub artifact_hash: Option<Hash>,
+    /// The inference.
+    pub inference_id: Option<Hash>,
+    /// Hash of the salted request.
+    pub request_hash: Option<Hash>,
+    /// The request, rendered.
+    pub rendered: Option<Rendered>,
+    /// Prompt ids, when there is no request to render.
+    pub prompt: Option<Vec<u32>>,
+    /// What the client got.
+    pub response_text: Option<String>,
+    /// The ids the executor answered with, a final end token included.
+    pub response_ids: Option<Vec<u32>>,
+    /// Recorded prompt and completion tokens.
+    pub counts: Option<(u32, u32)>,
+    /// Whether the transfer agent confirms that the client went away.
+    pub aborted: bool,
+}
+
+/// What [`prepare`] finds.
+// A handful exist at a time.
+#[allow(clippy::large_enum_variant)]
+pub enum Prepared {
+    /// A structural fault: no model is needed.
+    Fault(Fault),
+    /// The structure is in order; now the rows.
+    Replay(Replay),
+}
+
+/// Checks everything that needs no model.
+pub fn prepare(claim: &Claim, facts: &ModelFacts, frontend: &dyn Frontend) -> Result<Prepared, VerifyError> {
+    let rendered = claim.rendered.as_ref();
+    let expected = Expected {
+        artifact: claim.artifact_hash,
+        inference_id: claim.inference_id,
+        request: claim.request_hash,
+        model: &facts.name,
+        weights: facts.weights,
+        prompt: rendered.map(|r| &r.prompt[..]).or(claim.prompt.as_deref()),
+        params: rendered.map(|r| &r.params),
+        key: rendered.map(|r| r.key),
+        choices: rendered.map(|r| r.choices),
+        counts: claim.counts,
+        output: claim.response_ids.as_deref(),
+        vocab: &facts.vocab,
+        context: facts.context,
+        aborted: claim.aborted,
+    };
+    let artifact = match structure::check(&claim.artifact, &expected) {
+        Ok(artifact) => artifact,
+        Err(fault) => return Ok(Prepared::Fault(fault)),
+    };
+    if let Some(fault) = text_fault(&artifact, claim.response_text.as_deref(), frontend)? {
+        return Ok(Prepared::Fault(fault));
+    }
+    let masks = match &artifact.params.constraint {
+        Constraint::None => None,
+        constraint => Some(frontend.masks(constraint).ok_or_else(|| {
+            VerifyError::Unsupported("the answer was restricted to a form this engine cannot check".into())
+        })?),
+    };
+    Ok(Prepared::Replay(Replay::new(artifact, facts, masks)?))
+}
+
+fn text_fault(
+    artifact: &Artifact,
+    answered: Option<&str>,
+    frontend: &dyn Frontend,
+) -> Result<Option<Fault>, VerifyError> {
+    let ids = artifact.text_ids();
+    // The ids were checked to be in the vocabulary, so a tokenizer that fails is our trouble.
+    let full = frontend.detokenize(&ids).map_err(VerifyError::Model)?;
+    let settled = match artifact.params.stop.is_empty() {
+        true => String::new(),
+        false => {
+            let output = artifact.output_ids();
+            settled(&output[..output.len().saturating_sub(1)], frontend).map_err(VerifyError::Model)?
+        }
+    };
+    let answered = answered.map(str::as_bytes);
+    Ok(structure::check_text(artifact, full.as_bytes(), settled.as_bytes(), answered).err())
+}
+
+/// Text of ids up to the last whole character, as a server that streams has given it out. Empty if the last
+/// [`UNSETTLED_TOKENS`] tokens make no whole character: then nothing is claimed.
+fn settled(ids: &[u32], frontend: &dyn Frontend) -> Result<String, String> {
+    for end in (ids.len().saturating_sub(UNSETTLED_TOKENS)..=ids.len()).rev() {
+        let text = frontend.detokenize(&ids[..end])?;
+        if !text.ends_with('\u{FFFD}') {
+            return Ok(text);
+        }
+    }
+    Ok(String::new())
+}
+
+/// All three stages.
+pub fn verify(
+    claim: &Claim,
+    facts: &ModelFacts,
+    frontend: &dyn Frontend,
+    forward: &dyn Forward,
+) -> Result<Verdict, VerifyError> {
+    let replay = match prepare(claim, facts, frontend)? {
+        Prepared::Fault(fault) => return Ok(Verdict::fraud(fault)),
+        Prepared::Replay(replay) => replay,
+    };
+    let (tokens, from) = (replay.tokens(), replay.first_row());
+    if replay.rows_wanted() == 0 {
+        return replay.conclude();
+    }
+    let shared = Arc::new(Mutex::new(replay));
+    let sink = shared.clone();
+    let rows: RowSink = Box::new(move |position, row| {
+        // Poisoned only by a panic in `row`, which then ends the verification anyway.
+        if let Ok(mut replay) = sink.lock() {
+            replay.row(position, row);
+        }
+    });
+    forward.logits(&tokens, from, rows).map_err(VerifyError::Model)?;
+    let replay = shared.lock().map_err(|_| VerifyError::Model("a row could not be checked".into()))?;
+    replay.conclude()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tokens are bytes.
+    struct Bytes;
+
+    impl Frontend for Bytes {
+        fn render(&self, _: &serde_json::Value) -> Result<Rendered, String> {
+            Err("not needed".into())
+        }
+        fn detokenize(&self, ids: &[u32]) -> Result<String, String> {
+            let bytes: Vec<u8> = ids.iter().map(|&id| id as u8).collect();
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        }
+    }
+
+    #[test]
+    fn settled_text_should_end_before_an_incomplete_character() {
+        let text = |bytes: &[u8]| settled(&bytes.iter().map(|&b| u32::from(b)).collect::<Vec<_>>(), &Bytes).unwrap();
+        assert_eq!(text(b"ab"), "ab");
+        assert_eq!(text(b"ab \xe2\x82"), "ab ");
+        assert_eq!(text("ab €".as_bytes()), "ab €");
+        assert_eq!(text(&[0xFF; 40]), "");
+        assert_eq!(text(b""), "");
+    }
+}

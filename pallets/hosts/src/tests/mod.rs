@@ -1,0 +1,5 @@
+//! Tests by topic.
+
+mod authorization;
+mod registration;
+mod try_state;

@@ -1,0 +1,5 @@
+mod dealing;
+mod invariants;
+mod offchain;
+mod opening;
+mod try_state;

@@ -1,0 +1,6 @@
+//! Tests by topic.
+
+mod epochs;
+mod exclusion;
+mod invariants;
+mod seeds;

@@ -1,0 +1,6 @@
+//! Tests by topic.
+
+mod claims;
+mod forfeits;
+mod invariants;
+mod settlement;

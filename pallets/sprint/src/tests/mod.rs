@@ -1,0 +1,6 @@
+mod clock;
+mod freeze;
+mod invariants;
+mod race;
+mod try_state;
+mod votes;

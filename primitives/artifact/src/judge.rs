@@ -1,0 +1,245 @@
+//! From margins and log-probabilities to a verdict (`design/inference.md`, "Verification").
+//!
+//! Three statistics, each a mean over positions, carried in millionths: **choice**, margins clipped at [`CHOICE_CLIP`];
+//! **distribution**, the centred deviation of the top log-probabilities clipped at [`DISTRIBUTION_CLIP`]; **level**, how
+//! far the values lie off as a whole, which centring would hide (a forger who shifts all values alike). Beside them the
+//! number of **hard** margins: choices outside K+ and margins at or above the clip.
+//!
+//! A pair of profiles that was never calibrated against each other has no thresholds; then structure alone decides.
+
+use alloc::vec::Vec;
+
+use crate::{
+	position::Position,
+	profile::{AttentionPath, DType, DeviceClass, Profile},
+	sampler::Margin,
+	structure::Fault,
+};
+
+/// Margins count this much at most, in logits.
+pub const CHOICE_CLIP: f64 = 0.5;
+/// Deviations of log-probabilities count this much at most, in nats.
+pub const DISTRIBUTION_CLIP: f64 = 0.5;
+/// Shifts of the level count this much at most, in nats.
+pub const LEVEL_CLIP: f64 = 2.0;
+/// Below this many informative tokens only structure and hard margins decide.
+pub const MIN_INFORMATIVE: u32 = 16;
+
+/// Limits for answers from some length on. Statistics are millionths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+	/// Informative tokens from which on these limits hold.
+	pub from_tokens: u32,
+	/// Largest choice statistic that passes.
+	pub choice: u32,
+	/// Largest distribution statistic that passes.
+	pub distribution: u32,
+	/// Largest level statistic that passes.
+	pub level: u32,
+	/// Hard margins that pass.
+	pub hard: u32,
+}
+
+/// Limits of a pair of profiles, for every length.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Thresholds {
+	/// The honest logit difference that 99.9% of logits stay within.
+	pub delta: f64,
+	/// Ascending by length.
+	pub limits: Vec<Limits>,
+}
+
+impl Thresholds {
+	/// First values, for an executor and a verifier on CPUs with the same profile; `None` for every other pair.
+	///
+	/// They are estimates with a wide berth, set before anything was measured: in single precision prefill and decode of
+	/// one CPU build differ by 1e-5 to 1e-4 logits, in bfloat16 by some hundredths. `pacer-engine calibrate` replaces them.
+	/// The rounding of log-probabilities to 1/1024 alone makes a distribution statistic of about 250 millionths.
+	pub fn first_values(executor: &Profile, verifier: &Profile) -> Option<Self> {
+		if executor != verifier || executor.device != DeviceClass::Cpu || executor.attention == AttentionPath::External {
+			return None;
+		}
+		// Per length: shorter answers get more room because one unlucky position weighs more.
+		let rows = |delta: f64, base: [u32; 3], hard_per: u32| {
+			let row = |(from_tokens, quarters): (u32, u32)| Limits {
+				from_tokens,
+				choice: base[0] * quarters / 4,
+				distribution: base[1] * quarters / 4,
+				level: base[2] * quarters / 4,
+				hard: from_tokens.checked_div(hard_per).unwrap_or(0),
+			};
+			let lengths = [(1, 8), (16, 8), (32, 7), (64, 6), (128, 5), (256, 4), (512, 4)];
+			Thresholds { delta, limits: lengths.into_iter().map(row).collect() }
+		};
+		match (executor.weights, executor.kv) {
+			(DType::F32, DType::F32) => Some(rows(0.002, [500, 1_500, 4_000], 0)),
+			(DType::Bf16, DType::Bf16) | (DType::Bf16, DType::F32) => Some(rows(0.1, [10_000, 30_000, 60_000], 256)),
+			_ => None,
+		}
+	}
+
+	/// Limits for an answer with this many informative tokens.
+	pub fn at(&self, tokens: u32) -> Option<&Limits> {
+		self.limits.iter().rev().find(|l| l.from_tokens <= tokens)
+	}
+}
+
+/// What a check concludes. Statistics are millionths, as the chain takes them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+	/// A structural fault: fraud whatever the statistics are (they are zero then).
+	pub fault: Option<Fault>,
+	/// Mean clipped margin of the choices.
+	pub choice: u32,
+	/// Mean clipped centred deviation of the distributions.
+	pub distribution: u32,
+	/// Mean clipped shift of the distributions.
+	pub level: u32,
+	/// Hard margins.
+	pub hard: u32,
+	/// Tokens at which more than one token was possible.
+	pub informative: u32,
+	/// Generated positions.
+	pub tokens: u32,
+	/// Whether floats could decide: the pair of profiles has thresholds.
+	pub calibrated: bool,
+	/// Whether the answer passes.
+	pub pass: bool,
+}
+
+impl Verdict {
+	/// The verdict on an artifact with a structural fault.
+	pub fn fraud(fault: Fault) -> Self {
+		Self {
+			fault: Some(fault),
+			choice: 0,
+			distribution: 0,
+			level: 0,
+			hard: 0,
+			informative: 0,
+			tokens: 0,
+			calibrated: false,
+			pass: false,
+		}
+	}
+}
+
+/// Evidence gathered position by position.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Evidence {
+	tokens: u32,
+	informative: u32,
+	hard: u32,
+	choice: f64,
+	distribution: f64,
+	level: f64,
+}
+
+impl Evidence {
+	/// Adds the check of a choice. A single possible token carries no weight, unless another one was chosen.
+	pub fn add_choice(&mut self, margin: &Margin) {
+		let clipped = if margin.hard { CHOICE_CLIP } else { margin.logits.min(CHOICE_CLIP) };
+		self.hard += u32::from(clipped >= CHOICE_CLIP);
+		if margin.informative {
+			self.informative += 1;
+			self.choice += clipped;
+		}
+	}
+
+	/// Adds a position's log-probabilities; `own` gives ours, in nats, for a token's id.
+	pub fn add_distribution(&mut self, position: &Position, own: impl Fn(u32) -> f64) {
+		// Ours is held to the range the executor could write down.
+		let difference = |c: &crate::Candidate| c.lp.nats() - own(c.id.get()).clamp(-65535.0 / 1024.0, 0.0);
+		let differences = position.top().each_ref().map(difference);
+		let count = differences.len() as f64;
+		let mean = differences.iter().sum::<f64>() / count;
+		self.tokens += 1;
+		self.distribution += differences.iter().map(|d| (d - mean).abs().min(DISTRIBUTION_CLIP)).sum::<f64>() / count;
+		let mut level = mean.abs();
+		if position.is_outside() {
+			level = level.max(difference(&position.chosen()).abs());
+		}
+		self.level += level.min(LEVEL_CLIP);
+	}
+
+	/// Concludes. Without thresholds nothing but structure decides, and that was found in order.
+	pub fn conclude(&self, thresholds: Option<&Thresholds>) -> Verdict {
+		let mut verdict = Verdict {
+			fault: None,
+			choice: millionths(self.choice, self.informative),
+			distribution: millionths(self.distribution, self.tokens),
+			level: millionths(self.level, self.tokens),
+			hard: self.hard,
+			informative: self.informative,
+			tokens: self.tokens,
+			calibrated: thresholds.is_some(),
+			pass: true,
+		};
+		if let Some(limits) = thresholds.and_then(|t| t.at(self.informative.max(1))) {
+			let statistics = verdict.choice <= limits.choice
+				&& verdict.distribution <= limits.distribution
+				&& verdict.level <= limits.level;
+			verdict.pass = self.hard <= limits.hard && (self.informative < MIN_INFORMATIVE || statistics);
+		}
+		verdict
+	}
+}
+
+/// A mean in millionths, rounded up so that no trace becomes zero.
+fn millionths(sum: f64, count: u32) -> u32 {
+	if count == 0 {
+		return 0;
+	}
+	// Saturating; NaN, which no finite evidence gives, would be zero, so it is made the largest value.
+	let value = libm::ceil(sum / f64::from(count) * 1e6 - 1e-6);
+	if value.is_nan() {
+		u32::MAX
+	} else {
+		value as u32
+	}
+}
+
+#[cfg(test)]
+mod tests {
+	use super::*;
+
+	fn margin(logits: f64) -> Margin {
+		Margin { logits, hard: false, informative: true }
+	}
+
+	#[test]
+	fn evidence_should_fail_on_any_length_when_a_margin_is_hard() {
+		let thresholds = Thresholds::first_values(&Profile::CPU_F32, &Profile::CPU_F32).unwrap();
+		for tokens in [1, 15, 100, 5_000] {
+			let mut evidence = Evidence::default();
+			(0..tokens).for_each(|_| evidence.add_choice(&margin(0.0)));
+			assert!(evidence.conclude(Some(&thresholds)).pass);
+			evidence.add_choice(&Margin { logits: 0.0, hard: true, informative: true });
+			let verdict = evidence.conclude(Some(&thresholds));
+			assert!(!verdict.pass && verdict.hard == 1);
+			assert!(evidence.conclude(None).pass, "a pair never calibrated is not failed by floats");
+		}
+	}
+
+	#[test]
+	fn evidence_should_wait_for_16_tokens_when_margins_are_soft() {
+		let thresholds = Thresholds::first_values(&Profile::CPU_F32, &Profile::CPU_F32).unwrap();
+		let mut evidence = Evidence::default();
+		for count in 1..40 {
+			evidence.add_choice(&margin(0.1));
+			assert_eq!(evidence.conclude(Some(&thresholds)).pass, count < 16, "{count}");
+		}
+		assert_eq!(evidence.conclude(None).choice, 100_000);
+	}
+
+	#[test]
+	fn thresholds_should_exist_only_when_profiles_are_equal_and_known() {
+		let f32 = Profile::CPU_F32;
+		let gpu = Profile { device: DeviceClass::Cuda { major: 9, minor: 0 }, ..f32 };
+		let int8 = Profile { weights: DType::Int8, ..f32 };
+		assert!(Thresholds::first_values(&f32, &f32).is_some());
+		for (a, b) in [(f32, gpu), (gpu, gpu), (int8, int8), (f32, int8)] {
+			assert!(Thresholds::first_values(&a, &b).is_none());
+		}
+	}
+}

@@ -1,0 +1,66 @@
+//! The numeric profile: what decides how far honest logits of two machines lie apart.
+
+use codec::{Decode, Encode};
+
+/// Kind of device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub enum DeviceClass {
+	/// Any CPU.
+	Cpu,
+	/// A CUDA device by compute capability.
+	Cuda {
+		/// Major version.
+		major: u8,
+		/// Minor version.
+		minor: u8,
+	},
+}
+
+/// Number format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub enum DType {
+	/// IEEE single.
+	F32,
+	/// bfloat16.
+	Bf16,
+	/// IEEE half.
+	F16,
+	/// 8-bit float.
+	Fp8,
+	/// 8-bit integer.
+	Int8,
+	/// 4-bit integer.
+	Int4,
+}
+
+/// How attention is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub enum AttentionPath {
+	/// Matrix product, softmax, matrix product.
+	Eager,
+	/// libtorch's fused scaled dot product.
+	Sdpa,
+	/// A paged kernel.
+	Paged,
+	/// An external server whose kernels are not known.
+	External,
+}
+
+/// The numeric profile of an engine and a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Profile {
+	/// Device.
+	pub device: DeviceClass,
+	/// Format of the weights.
+	pub weights: DType,
+	/// Format of the KV cache.
+	pub kv: DType,
+	/// Attention.
+	pub attention: AttentionPath,
+}
+
+impl Profile {
+	/// A CPU that computes everything in single precision with the fused attention of libtorch.
+	pub const CPU_F32: Profile =
+		Profile { device: DeviceClass::Cpu, weights: DType::F32, kv: DType::F32, attention: AttentionPath::Sdpa };
+}

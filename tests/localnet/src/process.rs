@@ -1,0 +1,122 @@
+//! Child processes that end with their parent.
+//!
+//! Every child asks the kernel to be killed when its parent dies, is killed when its handle is dropped, and writes its
+//! output to a log file whose path appears in errors.
+
+use std::{
+	fs::{File, OpenOptions},
+	io::{BufRead, BufReader, Seek, SeekFrom},
+	os::unix::process::{CommandExt, ExitStatusExt},
+	path::{Path, PathBuf},
+	process::{Child, Command, Stdio},
+	time::{Duration, Instant},
+};
+
+use anyhow::{bail, Context};
+
+/// A running child.
+pub struct Process {
+	name: String,
+	child: Child,
+	log: PathBuf,
+}
+
+impl Process {
+	/// Starts `command` with output to `log`. `nice` is its scheduling priority: 0 is normal, 19 lowest.
+	///
+	/// # Errors
+	/// If the program cannot be started or the log not be written.
+	pub fn spawn(name: &str, mut command: Command, log: &Path, nice: i32) -> anyhow::Result<Self> {
+		let file = OpenOptions::new().create(true).append(true).open(log).with_context(|| format!("cannot write {}", log.display()))?;
+		command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+		let parent = std::process::id();
+		// SAFETY: between fork and exec only async-signal-safe calls are made.
+		unsafe {
+			command.pre_exec(move || {
+				libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+				// The parent may have died before the line above.
+				if libc::getppid() != parent as i32 {
+					return Err(std::io::Error::other("the parent is gone"));
+				}
+				libc::setpriority(libc::PRIO_PROCESS, 0, nice);
+				Ok(())
+			});
+		}
+		let program = command.get_program().to_string_lossy().into_owned();
+		let child = command.spawn().with_context(|| format!("cannot start {program}; was it built?"))?;
+		Ok(Self { name: name.into(), child, log: log.into() })
+	}
+
+	/// Where its output goes.
+	pub fn log(&self) -> &Path {
+		&self.log
+	}
+
+	/// Its process id.
+	pub fn id(&self) -> u32 {
+		self.child.id()
+	}
+
+	/// Whether it still runs.
+	pub fn is_alive(&mut self) -> bool {
+		matches!(self.child.try_wait(), Ok(None))
+	}
+
+	/// Kills it at once, as a power cut would.
+	pub fn kill(&mut self) {
+		let _ = self.child.kill();
+		let _ = self.child.wait();
+	}
+
+	/// Waits until the log holds a line that `find` accepts, and returns what it found.
+	///
+	/// # Errors
+	/// If the process ends or `limit` passes first; the message ends with the last lines of the log.
+	pub async fn wait_for_line<T>(&mut self, limit: Duration, find: impl Fn(&str) -> Option<T>) -> anyhow::Result<T> {
+		let start = Instant::now();
+		let mut reader = BufReader::new(File::open(&self.log)?);
+		let mut line = String::new();
+		loop {
+			line.clear();
+			let at = reader.stream_position()?;
+			if reader.read_line(&mut line)? > 0 && line.ends_with('\n') {
+				if let Some(found) = find(line.trim_end()) {
+					return Ok(found);
+				}
+				continue;
+			}
+			// A line that is not complete yet is read again.
+			reader.seek(SeekFrom::Start(at))?;
+			if let Some(status) = self.child.try_wait()? {
+				let how = status.signal().map_or_else(|| format!("{status}"), |s| format!("signal {s}"));
+				bail!("{} ended ({how}); {}", self.name, self.tail());
+			}
+			if start.elapsed() > limit {
+				bail!("{} did not say what was awaited within {} s; {}", self.name, limit.as_secs(), self.tail());
+			}
+			tokio::time::sleep(Duration::from_millis(50)).await;
+		}
+	}
+
+	/// The last lines of the log, for error messages.
+	pub fn tail(&self) -> String {
+		let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+		let lines: Vec<&str> = text.lines().rev().take(15).collect();
+		let last: Vec<&str> = lines.into_iter().rev().collect();
+		format!("{} ends with:\n{}", self.log.display(), last.join("\n"))
+	}
+}
+
+impl Drop for Process {
+	fn drop(&mut self) {
+		self.kill();
+	}
+}
+
+/// A TCP port that is free now.
+///
+/// # Errors
+/// If there is none.
+pub fn free_port() -> anyhow::Result<u16> {
+	Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
