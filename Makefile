@@ -35,7 +35,7 @@ setup:
 	@scripts/setup.sh
 
 build: setup
-	$(call say,build (about an hour on two cores the first time; later only what changed))
+	$(call say,build (about half an hour on two cores the first time; later only what changed))
 	@cargo build --release --workspace
 
 # A model that was made in the same way is not made again: pacer-engine looks at its manifest.

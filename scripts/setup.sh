@@ -6,6 +6,8 @@
 # Everything large goes to $PACER_CACHE (default ~/.cache/pacer), outside the checkout, so that a second clone is
 # warm. Writes .cargo/config.toml (ignored by git), after which plain `cargo` works in the checkout.
 set -euo pipefail
+# A failure inside $(..) is a failure too.
+shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
 cache=${PACER_CACHE:-$HOME/.cache/pacer}
 mkdir -p "$cache"

@@ -15,6 +15,7 @@ use crate::{
 	ledger::{queues::Queues, sequences::Sequences},
 	signing::Gate,
 	sprint::serve::ListServer,
+	executor::running::Running,
 	store::bundles::Bundles,
 };
 
@@ -45,6 +46,8 @@ pub struct App {
 	pub sequences: Sequences,
 	/// Executed inferences.
 	pub bundles: Bundles,
+	/// Inferences that are being executed.
+	pub running: Running,
 	/// Committed lists of nonces.
 	pub lists: ListServer,
 	/// Issued API keys.

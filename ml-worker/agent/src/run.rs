@@ -134,6 +134,7 @@ pub async fn run(args: RunArgs) -> Result<()> {
 		queues: queues.clone(),
 		sequences: Sequences::open(&data, queues.clone())?,
 		bundles: Bundles::open(data.path("inferences"))?,
+		running: Default::default(),
 		lists: ListServer::new(api.clone(), data.clone()),
 		keys,
 		clients: Arc::new(Semaphore::new(MAX_CLIENTS)),

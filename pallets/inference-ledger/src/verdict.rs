@@ -89,11 +89,17 @@ impl<T: Config> Pallet<T> {
 		}
 		Self::deposit_event(Event::Judged { batch: key.clone(), index, validator: validator.clone(), passed });
 		let inference = InferenceKey { batch: key.clone(), index };
+		// A statistic or a silent executor is no evidence of fraud: where that is claimed, such a verdict does not vote.
 		if opens {
 			Self::open_recheck(inference, batch, model, executor, *verdict == Verdict::Fraud, now);
-		} else if recheck == RecheckState::Open {
+		} else if recheck == RecheckState::Open && Self::decides(&inference, verdict) {
 			Self::cast_vote(&inference, batch, validator, passed);
 		}
 		Ok(())
+	}
+
+	/// Whether a verdict speaks to what is claimed in a running re-verification.
+	fn decides(inference: &InferenceKey, verdict: &Verdict) -> bool {
+		matches!(verdict, Verdict::Pass | Verdict::Fraud) || !Rechecks::<T>::get(inference).is_some_and(|recheck| recheck.fraud)
 	}
 }

@@ -29,6 +29,10 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
 	let mut show = Show::new(&network)?;
 	let result = show.watch(&mut network, &args).await;
 	show.screen.finish();
+	if result.is_err() && args.dir.is_none() {
+		println!("logs are kept in {}", temporary.keep().display());
+		return result;
+	}
 	result?;
 	let report = show.report(&network).await?;
 	print!("{}", table(&report));
@@ -179,7 +183,14 @@ impl Show {
 			if !new {
 				continue;
 			}
-			let claimed = network.claim(host).await.with_context(|| format!("{} claiming", host.identity.name))?;
+			// A claim may meet a fork on which nothing is settled yet; the next block tries again.
+			let claimed = match network.claim(host).await {
+				Ok(claimed) => claimed,
+				Err(error) => {
+					self.screen.line(format!("            {} could not claim yet: {error:#}", host.identity.name));
+					return Ok(());
+				},
+			};
 			for (epoch, amount) in claimed {
 				self.claimed.insert((host.identity.name.clone(), epoch));
 				self.screen.line(format!("            {} claims {} PCR of epoch {epoch}", host.identity.name, tokens(amount)));

@@ -12,7 +12,7 @@ use sp_core::{sr25519, Pair};
 
 use crate::{
 	chain::Chain,
-	process::{free_port, Process},
+	process::{free_ports, Process},
 };
 
 /// Ports of a Host, chosen free before the genesis is written.
@@ -36,7 +36,8 @@ impl Ports {
 	/// # Errors
 	/// If there are none.
 	pub fn free() -> anyhow::Result<Self> {
-		Ok(Self { rpc: free_port()?, p2p: free_port()?, prometheus: free_port()?, engine: free_port()?, agent: free_port()? })
+		let [rpc, p2p, prometheus, engine, agent] = free_ports()?;
+		Ok(Self { rpc, p2p, prometheus, engine, agent })
 	}
 }
 

@@ -19,6 +19,8 @@ pub struct Process {
 	name: String,
 	child: Child,
 	log: PathBuf,
+	/// Where in the log this process began; before it are lines of an earlier one.
+	log_start: u64,
 }
 
 impl Process {
@@ -28,6 +30,7 @@ impl Process {
 	/// If the program cannot be started or the log not be written.
 	pub fn spawn(name: &str, mut command: Command, log: &Path, nice: i32) -> anyhow::Result<Self> {
 		let file = OpenOptions::new().create(true).append(true).open(log).with_context(|| format!("cannot write {}", log.display()))?;
+		let log_start = file.metadata()?.len();
 		command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
 		let parent = std::process::id();
 		// SAFETY: between fork and exec only async-signal-safe calls are made.
@@ -44,7 +47,7 @@ impl Process {
 		}
 		let program = command.get_program().to_string_lossy().into_owned();
 		let child = command.spawn().with_context(|| format!("cannot start {program}; was it built?"))?;
-		Ok(Self { name: name.into(), child, log: log.into() })
+		Ok(Self { name: name.into(), child, log: log.into(), log_start })
 	}
 
 	/// Where its output goes.
@@ -75,6 +78,7 @@ impl Process {
 	pub async fn wait_for_line<T>(&mut self, limit: Duration, find: impl Fn(&str) -> Option<T>) -> anyhow::Result<T> {
 		let start = Instant::now();
 		let mut reader = BufReader::new(File::open(&self.log)?);
+		reader.seek(SeekFrom::Start(self.log_start))?;
 		let mut line = String::new();
 		loop {
 			line.clear();
@@ -113,10 +117,15 @@ impl Drop for Process {
 	}
 }
 
-/// A TCP port that is free now.
+/// TCP ports that are free now, all different.
 ///
 /// # Errors
-/// If there is none.
-pub fn free_port() -> anyhow::Result<u16> {
-	Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+/// If there are none.
+pub fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
+	let listeners = (0..N).map(|_| std::net::TcpListener::bind(("127.0.0.1", 0))).collect::<Result<Vec<_>, _>>()?;
+	let mut ports = [0; N];
+	for (port, listener) in ports.iter_mut().zip(&listeners) {
+		*port = listener.local_addr()?.port();
+	}
+	Ok(ports)
 }

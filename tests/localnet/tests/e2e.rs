@@ -120,7 +120,8 @@ fn second_agent_is_refused(network: &mut Network) -> anyhow::Result<()> {
 		.arg("--data-dir")
 		.arg(host.dir.join("agent"))
 		.output()?;
-	ensure!(!out.status.success(), "a second agent with the same key started");
+	let said = String::from_utf8_lossy(&out.stderr);
+	ensure!(!out.status.success() && said.contains("another agent"), "the second agent did not refuse to start: {said}");
 	Ok(())
 }
 
@@ -211,6 +212,7 @@ fn check(report: &Report) -> anyhow::Result<()> {
 		ensure!(epoch.seed.is_some(), "epoch {} had no race value", epoch.epoch);
 		ensure!(epoch.counts.len() >= 4, "only {} Hosts raced in epoch {}", epoch.counts.len(), epoch.epoch);
 	}
+	ensure!(report.activations.iter().filter(|a| a.epoch <= 2).count() == 2, "two changes of weights should be seen");
 	for change in report.activations.iter().filter(|a| a.epoch <= 2) {
 		ensure!(change.frozen_at < change.babe_at, "BABE used weights before they were announced: {change:?}");
 		ensure!(change.babe_at == change.grandpa_at, "GRANDPA's set does not change with BABE's: {change:?}");

@@ -1,5 +1,7 @@
 //! Reads an engine's answer: passes it on frame by frame, and keeps text and artifact.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -51,12 +53,17 @@ pub struct Collector {
 	stream: bool,
 	route: Route,
 	kept: Answered,
+	/// The transfer agent stopped reading; the answer is only kept.
+	unread: bool,
 }
+
+/// Longest wait for a transfer agent that does not read on.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Collector {
 	/// Nothing yet.
 	pub fn new(frames: mpsc::Sender<Frame>, stream: bool, route: Route) -> Self {
-		Self { frames, stream, route, kept: Answered::default() }
+		Self { frames, stream, route, kept: Answered::default(), unread: false }
 	}
 
 	/// Reads to the end. That the transfer agent is gone does not stop it.
@@ -73,9 +80,16 @@ impl Collector {
 				Route::Completions => &choice["text"],
 			};
 			self.kept.text = text.as_str().unwrap_or_default().to_owned();
-			let _ = self.frames.send(Frame::Answer { body }).await;
+			self.pass(Frame::Answer { body }).await;
 		}
 		Ok(std::mem::take(&mut self.kept))
+	}
+
+	/// Hands a frame to the transfer agent, unless it is gone or does not read: neither stops the answer.
+	async fn pass(&mut self, frame: Frame) {
+		if !self.unread {
+			self.unread = self.frames.send_timeout(frame, READ_TIMEOUT).await.is_err();
+		}
 	}
 
 	async fn stream(&mut self, mut response: reqwest::Response) -> Result<(), String> {
@@ -106,7 +120,7 @@ impl Collector {
 			Route::Completions => &choice["text"],
 		};
 		self.kept.text.push_str(text.as_str().unwrap_or_default());
-		let _ = self.frames.send(Frame::Chunk { data }).await;
+		self.pass(Frame::Chunk { data }).await;
 		Ok(())
 	}
 }

@@ -1,10 +1,12 @@
 //! Executes what other Hosts' transfer agents pass on: `POST /pacer/execute`.
 //!
-//! Order of checks, cheapest first: signature and freshness, room, model, payer, draw, cost. Then the engine. The
+//! Order of checks, cheapest first: signature and freshness, room, model, payer, draw, cost, and that this inference was
+//! not executed before. Then the engine. The
 //! executor says *accepted* as soon as the engine took the request, and goes on to the end even if the transfer agent
 //! goes away, so that an answer that was started is always recorded.
 
 pub mod answer;
+pub mod running;
 
 use std::{sync::Arc, time::Duration};
 
@@ -96,6 +98,10 @@ pub async fn execute(
 		},
 		checked => checked?,
 	};
+	let claim = app.running.claim(checked.id).ok_or_else(|| Refused::Later("this inference is being executed".into()))?;
+	if app.bundles.contains(&checked.id) {
+		return Err(Refused::Later("this inference was executed already".into()));
+	}
 	let lease = app.engines.lease().ok_or_else(|| Refused::Later("no engine is there".into()))?;
 	let mut body: Value = serde_json::from_slice(&checked.ask.body).map_err(|e| Refused::Order(e.to_string()))?;
 	body["pacer"] = json!({"inference_id": to_hex(checked.id)});
@@ -117,7 +123,7 @@ pub async fn execute(
 	metrics::counter!("pacer_agent_executions_total").increment(1);
 	let (frames, receiver) = mpsc::channel(256);
 	tokio::spawn(async move {
-		let _held = (permit, lease);
+		let _held = (permit, lease, claim);
 		let _ = frames.send(Frame::Accepted).await;
 		let response = match response {
 			Some(response) => Ok(response),

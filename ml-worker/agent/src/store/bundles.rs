@@ -54,6 +54,12 @@ impl Bundles {
 		write_atomic(&folder.join(Self::name(id)), &bundle.encode())
 	}
 
+	/// Whether there is a bundle.
+	pub fn contains(&self, id: &InferenceId) -> bool {
+		let name = Self::name(id);
+		self.epochs().iter().any(|(_, folder)| folder.join(&name).exists())
+	}
+
 	/// Finds a bundle.
 	pub fn get(&self, id: &InferenceId) -> Option<Bundle> {
 		let name = Self::name(id);

@@ -43,6 +43,7 @@ pub async fn app(chain: &FakeChain, host: usize, engines: &[&FakeEngine], dir: &
 		queues: queues.clone(),
 		sequences: Sequences::open(&data, queues).unwrap(),
 		bundles: Bundles::open(data.path("inferences")).unwrap(),
+		running: Default::default(),
 		lists: ListServer::new(chain.api(), data.clone()),
 		keys: ApiKeys::open(Some(keys_file)).unwrap(),
 		clients: Arc::new(Semaphore::new(MAX_CLIENTS)),

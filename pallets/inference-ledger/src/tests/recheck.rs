@@ -60,6 +60,19 @@ fn confirmed_fraud_should_exclude_at_once_and_name_those_who_exposed_it() {
 }
 
 #[test]
+fn statistical_fail_should_not_confirm_fraud_that_another_claimed() {
+	build_and_execute(|| {
+		let view = contested(Verdict::Fraud);
+		// With a vote for fraud this would decide, as in the test above.
+		send(verdicts(&host(2), vec![verdict(&view, FAIL)]));
+		assert_eq!(again(&view).status, InferenceStatus::Reverifying);
+		assert!(world(|w| w.frauds.is_empty()));
+		send(vote(&host(2), &view.batch, 0, false));
+		assert_eq!(again(&view).status, InferenceStatus::Failed);
+	});
+}
+
+#[test]
 fn refuted_fail_should_pass_and_not_be_opened_again() {
 	build_and_execute(|| {
 		let view = contested(Verdict::Withheld);
