@@ -25,7 +25,7 @@ ARGS ?=
 BIN = $${CARGO_TARGET_DIR:-$$(sed -n 's/^target-dir = "\(.*\)"/\1/p' .cargo/config.toml)}/release
 say = @printf '\n\033[1m== %s\033[0m (%s)\n' "$(1)" "$$(date -u +%T)"
 
-.PHONY: help setup build model demo test bench clean-data
+.PHONY: help setup prepare build model demo test bench clean-data
 
 help:
 	@sed -n '3,10s/^#   //p' Makefile
@@ -34,7 +34,12 @@ setup:
 	$(call say,set-up)
 	@scripts/setup.sh
 
-build: setup
+# What the demo needs, without what only tests need.
+prepare:
+	$(call say,set-up)
+	@scripts/setup.sh build
+
+build: prepare
 	$(call say,build (about half an hour on two cores the first time; later only what changed))
 	@cargo build --release --workspace
 
@@ -48,7 +53,7 @@ demo: model
 	$(call say,local network)
 	@exec "$(BIN)/pacer-localnet" demo --model "$(PACER_DEMO_MODEL)" $(ARGS)
 
-test: model
+test: setup model
 	$(call say,tests)
 	@exec cargo nextest run --release --workspace $(ARGS)
 

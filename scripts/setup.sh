@@ -1,5 +1,8 @@
 #!/usr/bin/env bash
-# Installs what a Pacer build needs, and only what is missing. Safe to run again at any time.
+# Installs what Pacer needs, and only what is missing. Safe to run again at any time.
+#
+#   scripts/setup.sh         everything
+#   scripts/setup.sh build   what building and the demo need: no test runner, no clients of the end-to-end tests
 #
 # Prefers what a normal user already has: a rustup wasm target, a protobuf compiler, a libtorch named by
 # $LIBTORCH. Falls back to Debian's packages where the registries of rustup or PyTorch cannot be reached.
@@ -132,6 +135,9 @@ clients() {
         "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/clients/python/requirements.txt
         echo "$stamp" >"$venv/.stamp"
     fi
+    # Node trusts a list of its own; where the system's list has more (a company's proxy), it shall know.
+    local system=/etc/ssl/certs/ca-certificates.crt
+    [ -n "${NODE_EXTRA_CA_CERTS:-}" ] || [ ! -e $system ] || export NODE_EXTRA_CA_CERTS=$system
     local path=$PATH
     if ! { have npm && node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)'; } 2>/dev/null; then
         if ! [ -x "$venv/bin/npm" ]; then
@@ -144,7 +150,7 @@ clients() {
     stamp=$(cat tests/clients/js/package.json tests/clients/js/package-lock.json | sha256sum | cut -c1-64)
     if [ "$(cat $modules/.stamp 2>/dev/null)" != "$stamp" ]; then
         say "fetching the JavaScript clients"
-        (cd tests/clients/js && PATH=$path npm ci --silent --no-progress --ignore-scripts)
+        (cd tests/clients/js && PATH=$path npm ci --loglevel=error --no-progress --ignore-scripts)
         echo "$stamp" >$modules/.stamp
     fi
 }
@@ -167,10 +173,14 @@ write_config() {
     if cmp -s .cargo/config.toml.new .cargo/config.toml; then rm .cargo/config.toml.new; else mv .cargo/config.toml.new .cargo/config.toml; fi
 }
 
+what=${1:-all}
+case $what in all | build) ;; *) say "no such part: $what (all or build)"; exit 2 ;; esac
 have cargo || { say "please install Rust first: https://rustup.rs"; exit 1; }
 native_tools
-test_runner
-clients
+if [ "$what" = all ]; then
+    test_runner
+    clients
+fi
 toolchain=$(wasm_toolchain)
 torch=$(libtorch)
 write_config "$toolchain" "$torch"
