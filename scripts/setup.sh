@@ -57,10 +57,11 @@ test_runner() {
 
 # Prints the toolchain that can build the WASM runtime; empty means the default one.
 wasm_toolchain() {
-    local sysroot
-    sysroot=$(rustc --print sysroot)
-    if compgen -G "$sysroot/lib/rustlib/wasm32v1-none/lib/libcore-*.rlib" >/dev/null; then return; fi
-    if have rustup && timeout 60 rustup target add wasm32v1-none >&2 2>/dev/null; then return; fi
+    local library
+    library=$(rustc --print sysroot)/lib/rustlib/wasm32v1-none/lib/libcore-*.rlib
+    if compgen -G "$library" >/dev/null; then return; fi
+    # rustup's word is not enough: it also calls a target installed whose files are gone.
+    if have rustup && timeout 60 rustup target add wasm32v1-none >/dev/null 2>&1 && compgen -G "$library" >/dev/null; then return; fi
     debian_wasm_target >&2
     echo debian
 }
