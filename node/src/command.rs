@@ -66,8 +66,8 @@ pub fn run() -> sc_cli::Result<()> {
 			let PartialComponents { client, task_manager, backend, .. } = service::new_partial(&config)?;
 			Ok((cmd.run(client, backend, None), task_manager))
 		}),
-		None => cli.create_runner(&cli.run)?.run_node_until_exit(|config| async move {
-			service::new_full(config).map_err(sc_cli::Error::Service)
-		}),
+		None => cli
+			.create_runner(&cli.run)?
+			.run_node_until_exit(|config| async move { service::new_full(config).map_err(sc_cli::Error::Service) }),
 	}
 }

@@ -93,7 +93,8 @@ pub fn new_partial(config: &Configuration) -> Result<Partial, ServiceError> {
 	let providers: BabeCreateInherentDataProviders<Block> = Arc::new(move |_, ()| {
 		Box::pin(async move {
 			let timestamp = sp_timestamp::InherentDataProvider::from_system_time();
-			let slot = sp_consensus_babe::inherents::InherentDataProvider::from_timestamp_and_slot_duration(*timestamp, slot_duration);
+			let slot =
+				sp_consensus_babe::inherents::InherentDataProvider::from_timestamp_and_slot_duration(*timestamp, slot_duration);
 			Ok((slot, timestamp))
 		})
 	});
@@ -147,12 +148,11 @@ pub fn new_full(config: Configuration) -> Result<TaskManager, ServiceError> {
 	let metrics = sc_network::NotificationMetrics::new(config.prometheus_registry());
 	let genesis = client.block_hash(0)?.ok_or_else(|| ServiceError::Other("there is no genesis block".into()))?;
 	let grandpa_protocol = sc_consensus_grandpa::protocol_standard_name(&genesis, &config.chain_spec);
-	let (grandpa_config, grandpa_notifications) =
-		sc_consensus_grandpa::grandpa_peers_set_config::<Block, Litep2pNetworkBackend>(
-			grandpa_protocol.clone(),
-			metrics.clone(),
-			net_config.peer_store_handle(),
-		);
+	let (grandpa_config, grandpa_notifications) = sc_consensus_grandpa::grandpa_peers_set_config::<Block, Litep2pNetworkBackend>(
+		grandpa_protocol.clone(),
+		metrics.clone(),
+		net_config.peer_store_handle(),
+	);
 	net_config.add_notification_protocol(grandpa_config);
 	let warp_sync = Arc::new(sc_consensus_grandpa::warp_proof::NetworkProvider::new(
 		backend.clone(),

@@ -57,7 +57,7 @@ pub async fn run(client: Arc<FullClient>, backend: Arc<FullBackend>, registry: O
 		Err(error) => {
 			log::warn!(target: LOG, "no Pacer metrics: {error}");
 			None
-		},
+		}
 	});
 	let mut finalized = client.finality_notification_stream().fuse();
 	let mut imported = client.import_notification_stream().fuse();

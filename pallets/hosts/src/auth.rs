@@ -6,7 +6,7 @@ use frame_support::pallet_prelude::*;
 use pacer_types::{
 	duty::{signing_hash, CallKind, DutyHeader, Lane, Rejection, MAX_VALIDITY_SLOTS, NONCE_WINDOW},
 	node_key,
-	traits::{DutyAuth, EpochClock, EpochWeights, HostBonds, HostRegistry},
+	traits::{DutyAuth, EpochClock, EpochWeights, HostBonds, HostRegistry, NodeKeyOwner},
 	AccountId, Balance, DutyKey, DutySignature, EpochIndex, ModelId, Moment,
 };
 use sp_runtime::{
@@ -15,7 +15,7 @@ use sp_runtime::{
 	DispatchResult, RuntimeAppPublic,
 };
 
-use crate::{Config, Error, Heartbeats, HostInfo, Hosts, Locked, NodeKeyOwner, Nonces, Pallet};
+use crate::{Config, Error, Heartbeats, HostInfo, Hosts, Locked, Nonces, Pallet};
 
 type Judged<T> = Result<T, TransactionValidityError>;
 
@@ -39,7 +39,13 @@ impl<T: Config> Pallet<T> {
 		Ok(host)
 	}
 
-	fn valid(kind: CallKind, header: &DutyHeader, now: &Moment, provides: Vec<u8>, requires: Option<Vec<u8>>) -> ValidTransaction {
+	fn valid(
+		kind: CallKind,
+		header: &DutyHeader,
+		now: &Moment,
+		provides: Vec<u8>,
+		requires: Option<Vec<u8>>,
+	) -> ValidTransaction {
 		ValidTransaction {
 			priority: kind.priority(),
 			requires: requires.into_iter().collect(),

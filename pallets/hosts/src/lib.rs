@@ -53,7 +53,7 @@ pub mod pallet {
 	use pacer_types::{
 		duty::{CallKind, DutyHeader},
 		node_key,
-		traits::{DutyAuth, EpochClock, EpochWeights},
+		traits::{DutyAuth, EpochClock, EpochWeights, NodeKeyOwner},
 		DutyKey, DutySignature, EpochIndex, Hash, Lane, Phase,
 	};
 	use sp_runtime::traits::Verify;
@@ -396,7 +396,13 @@ pub mod pallet {
 			Ok(())
 		}
 
-		fn insert_host(who: &AccountId, duty_key: DutyKey, endpoint: Endpoint, models: Models, races_from: EpochIndex) -> DispatchResult {
+		fn insert_host(
+			who: &AccountId,
+			duty_key: DutyKey,
+			endpoint: Endpoint,
+			models: Models,
+			races_from: EpochIndex,
+		) -> DispatchResult {
 			ensure!(!Hosts::<T>::contains_key(who), Error::<T>::AlreadyRegistered);
 			ensure!(!DutyKeys::<T>::contains_key(duty_key), Error::<T>::DutyKeyTaken);
 			Self::check_service(&endpoint, &models)?;

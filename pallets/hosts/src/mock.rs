@@ -24,7 +24,15 @@ pub type Block = generic::Block<generic::Header<u32, BlakeTwo256>, Extrinsic>;
 #[frame_support::runtime]
 mod runtime {
 	#[runtime::runtime]
-	#[runtime::derive(RuntimeCall, RuntimeEvent, RuntimeError, RuntimeOrigin, RuntimeHoldReason, RuntimeFreezeReason, RuntimeTask)]
+	#[runtime::derive(
+		RuntimeCall,
+		RuntimeEvent,
+		RuntimeError,
+		RuntimeOrigin,
+		RuntimeHoldReason,
+		RuntimeFreezeReason,
+		RuntimeTask
+	)]
 	pub struct Test;
 	#[runtime::pallet_index(0)]
 	pub type System = frame_system;
@@ -120,7 +128,7 @@ impl EpochWeights for Weights {
 
 /// The node key made from a name belongs to the account of that name.
 pub struct NodeKeys;
-impl crate::NodeKeyOwner for NodeKeys {
+impl pacer_types::traits::NodeKeyOwner for NodeKeys {
 	fn owner(key: &node_key::Public) -> Option<AccountId> {
 		["Alice", "Bob", "Eve"].iter().find(|name| node_pair(name).public() == *key).map(|name| account(name))
 	}

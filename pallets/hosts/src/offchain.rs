@@ -4,7 +4,7 @@ use frame_system::{offchain::SubmitTransaction, pallet_prelude::BlockNumberFor};
 use pacer_types::{
 	duty::{signing_hash, CallKind, DutyHeader},
 	node_key,
-	traits::EpochClock,
+	traits::{EpochClock, NodeKeyOwner},
 };
 use sp_runtime::{
 	offchain::{
@@ -15,7 +15,7 @@ use sp_runtime::{
 	RuntimeAppPublic,
 };
 
-use crate::{Call, Config, Heartbeats, Hosts, NodeKeyOwner, Pallet};
+use crate::{Call, Config, Heartbeats, Hosts, Pallet};
 
 /// Target of log lines.
 const LOG: &str = "pacer::hosts";

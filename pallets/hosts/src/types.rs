@@ -4,8 +4,7 @@ use alloc::{string::String, vec::Vec};
 use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
 use frame_support::{traits::ConstU32, BoundedVec};
 use pacer_types::{
-	duty::blake2_256, node_key, AccountId, Balance, DutyKey, EpochIndex, Hash, ModelId, MAX_ENDPOINT_BYTES,
-	MAX_MODELS_PER_HOST,
+	duty::blake2_256, AccountId, Balance, DutyKey, EpochIndex, Hash, ModelId, MAX_ENDPOINT_BYTES, MAX_MODELS_PER_HOST,
 };
 use scale_info::TypeInfo;
 use serde::{Deserialize, Serialize};
@@ -52,12 +51,6 @@ pub struct GenesisHost {
 	pub endpoint: String,
 	/// Models it serves.
 	pub models: Vec<ModelId>,
-}
-
-/// Whose node a node key belongs to.
-pub trait NodeKeyOwner {
-	/// The account that set it as session key.
-	fn owner(key: &node_key::Public) -> Option<AccountId>;
 }
 
 /// What a duty key signs when `who` registers it.

@@ -66,7 +66,7 @@ impl<T: Config> Pallet<T> {
 			return Err(RecordError::NotExecutor);
 		}
 		match entry.progress {
-			Progress::Started => {},
+			Progress::Started => {}
 			Progress::Expired => return Err(RecordError::Expired),
 			Progress::Finished(_) => return Err(RecordError::AlreadyFinished),
 		}

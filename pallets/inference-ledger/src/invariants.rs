@@ -39,8 +39,8 @@ impl<T: Config> Pallet<T> {
 					Progress::Started => {
 						unfinished += 1;
 						*own += payers::max_cost(&entry.start);
-					},
-					Progress::Expired => {},
+					}
+					Progress::Expired => {}
 					Progress::Finished(f) => {
 						if f.recheck != RecheckState::Failed {
 							*own += f.cost;
@@ -50,7 +50,7 @@ impl<T: Config> Pallet<T> {
 							let key = InferenceKey { batch: key.clone(), index: index as u16 };
 							ensure!(Rechecks::<T>::contains_key(key), "3: a recheck is missing");
 						}
-					},
+					}
 				}
 			}
 			rechecks += usize::from(open);

@@ -98,9 +98,7 @@ pub mod pallet {
 
 	/// What it needs.
 	#[pallet::config]
-	pub trait Config:
-		frame_system::Config<AccountId = AccountId, Hash = Hash, RuntimeEvent: From<Event<Self>>>
-	{
+	pub trait Config: frame_system::Config<AccountId = AccountId, Hash = Hash, RuntimeEvent: From<Event<Self>>> {
 		/// The money.
 		type Currency: Inspect<AccountId, Balance = Balance> + Mutate<AccountId>;
 		/// Checks what duty keys sign.
@@ -199,7 +197,10 @@ pub mod pallet {
 
 		fn integrity_test() {
 			assert!(T::MinDeposit::get() >= T::Currency::minimum_balance(), "a deposit must be worth an account");
-			assert!(T::ExpirySlots::get() > 0 && T::VerdictWindow::get() > 0 && T::VoteWindow::get() > 0, "windows are not empty");
+			assert!(
+				T::ExpirySlots::get() > 0 && T::VerdictWindow::get() > 0 && T::VoteWindow::get() > 0,
+				"windows are not empty"
+			);
 		}
 	}
 

@@ -5,11 +5,7 @@ use std::{cell::RefCell, collections::BTreeMap};
 use codec::Encode;
 use frame_support::{
 	derive_impl, parameter_types,
-	traits::{
-		fungible::Mutate,
-		tokens::Preservation,
-		ConstU128, ConstU64, Hooks,
-	},
+	traits::{fungible::Mutate, tokens::Preservation, ConstU128, ConstU64, Hooks},
 	weights::Weight,
 	PalletId,
 };
@@ -35,7 +31,15 @@ pub type Block = frame_system::mocking::MockBlockU32<Test>;
 #[frame_support::runtime]
 mod runtime {
 	#[runtime::runtime]
-	#[runtime::derive(RuntimeCall, RuntimeEvent, RuntimeError, RuntimeOrigin, RuntimeHoldReason, RuntimeFreezeReason, RuntimeTask)]
+	#[runtime::derive(
+		RuntimeCall,
+		RuntimeEvent,
+		RuntimeError,
+		RuntimeOrigin,
+		RuntimeHoldReason,
+		RuntimeFreezeReason,
+		RuntimeTask
+	)]
 	pub struct Test;
 	#[runtime::pallet_index(0)]
 	pub type System = frame_system;

@@ -1,12 +1,9 @@
 //! Models, deposits and payers: who pays, and from what.
 
+use codec::Encode;
 use frame_support::{
 	ensure,
-	traits::{
-		fungible::Mutate,
-		tokens::Preservation,
-		Get,
-	},
+	traits::{fungible::Mutate, tokens::Preservation, Get},
 	weights::Weight,
 	BoundedVec,
 };
@@ -23,7 +20,6 @@ use sp_runtime::{
 	traits::{AccountIdConversion, SaturatedConversion},
 	DispatchError, DispatchResult,
 };
-use codec::Encode;
 
 use crate::*;
 
@@ -112,7 +108,7 @@ impl<T: Config> Pallet<T> {
 				(false, None) => return Err(Error::<T>::UnknownKey.into()),
 				(false, Some(at)) => {
 					account.request_keys.remove(at);
-				},
+				}
 			}
 			Ok(())
 		})?;

@@ -18,7 +18,14 @@ use crate::*;
 
 impl<T: Config> Pallet<T> {
 	/// Opens a recheck; the caller made sure that there is room, and recorded the failing verdict.
-	pub(crate) fn open_recheck(key: InferenceKey, batch: &mut Batch, model: ModelId, subject: AccountId, fraud: bool, now: &Moment) {
+	pub(crate) fn open_recheck(
+		key: InferenceKey,
+		batch: &mut Batch,
+		model: ModelId,
+		subject: AccountId,
+		fraud: bool,
+		now: &Moment,
+	) {
 		let others: u128 = T::Weights::weights(batch.epoch)
 			.iter()
 			.filter(|w| w.host != subject)

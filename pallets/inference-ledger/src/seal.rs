@@ -190,11 +190,11 @@ impl<T: Config> Pallet<T> {
 			Ok(()) => {
 				Self::spend(subject.payer, cost);
 				true
-			},
+			}
 			Err(error) => {
 				Self::deposit_event(Event::PaymentFailed { batch: key.clone(), index: subject.index, error });
 				refund()
-			},
+			}
 		}
 	}
 

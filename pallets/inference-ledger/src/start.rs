@@ -95,11 +95,11 @@ impl<T: Config> Pallet<T> {
 				Ok(entry) => {
 					batch.unfinished = batch.unfinished.saturating_add(1);
 					entries.push(Some(entry));
-				},
+				}
 				Err(reason) => {
 					Self::reject(CallKind::StartMany, &ta, &key, index as u16, reason);
 					entries.push(None);
-				},
+				}
 			}
 		}
 		let accepted = batch.unfinished;

@@ -35,8 +35,7 @@ mod storage {
 
 	/// What Developers let transfer agents spend.
 	#[pallet::storage]
-	pub type Allowances<T> =
-		StorageDoubleMap<_, Blake2_128Concat, AccountId, Blake2_128Concat, AccountId, Allowance>;
+	pub type Allowances<T> = StorageDoubleMap<_, Blake2_128Concat, AccountId, Blake2_128Concat, AccountId, Allowance>;
 
 	/// Batches that are not sealed.
 	#[pallet::storage]

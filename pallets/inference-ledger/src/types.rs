@@ -118,7 +118,7 @@ impl Payer {
 				}
 				self.used |= mask;
 				Ok(())
-			},
+			}
 		}
 	}
 }

@@ -94,7 +94,13 @@ impl<T: Config> Pallet<T> {
 	}
 
 	/// The executor that the chain would draw now, and the inference's id.
-	pub fn draw_executor(ta: &AccountId, payer: u32, sequence: u32, model: ModelId, attempt: u8) -> Option<(InferenceId, AccountId)> {
+	pub fn draw_executor(
+		ta: &AccountId,
+		payer: u32,
+		sequence: u32,
+		model: ModelId,
+		attempt: u8,
+	) -> Option<(InferenceId, AccountId)> {
 		let id = Self::id_of(&Payers::<T>::get(payer)?, sequence)?;
 		let executor = Self::draw(&id, attempt, ta, &Self::candidates(T::Clock::epoch(), model))?;
 		Some((id, executor))
@@ -166,7 +172,8 @@ impl<T: Config> Pallet<T> {
 				RecheckState::Never | RecheckState::Passed => InferenceStatus::Finished,
 			},
 		};
-		let verdicts = finished.map(|f| f.verdicts.iter().filter_map(|(who, passed)| Some((batch.person(*who)?.clone(), *passed))).collect());
+		let verdicts = finished
+			.map(|f| f.verdicts.iter().filter_map(|(who, passed)| Some((batch.person(*who)?.clone(), *passed))).collect());
 		Some(InferenceView {
 			id: Self::id_of(&payer, entry.start.sequence)?,
 			batch: key.clone(),

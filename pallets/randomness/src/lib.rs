@@ -62,10 +62,9 @@ pub mod pallet {
 	use pacer_types::{
 		duty::DutyHeader,
 		node_key,
-		traits::{BeaconValue, DutyAuth, EpochClock, EpochWeights, HostRegistry},
+		traits::{BeaconValue, DutyAuth, EpochClock, EpochWeights, HostRegistry, NodeKeyOwner},
 		BlockNumber, Hash,
 	};
-	use sp_runtime::traits::Convert;
 
 	const STORAGE_VERSION: StorageVersion = StorageVersion::new(1);
 
@@ -87,7 +86,7 @@ pub mod pallet {
 		/// Registered Hosts.
 		type Hosts: HostRegistry;
 		/// Whose node a node key belongs to; wired to the session pallet. Used off chain only.
-		type KeyOwner: Convert<node_key::Public, Option<AccountId>>;
+		type NodeKeyOwner: NodeKeyOwner;
 		/// Checks what node keys sign.
 		type Auth: DutyAuth;
 		/// Weights of calls.
@@ -108,8 +107,7 @@ pub mod pallet {
 
 	/// Openings by epoch, value and member.
 	#[pallet::storage]
-	pub type Openings<T> =
-		StorageDoubleMap<_, Twox64Concat, (EpochIndex, BeaconValue), Blake2_128Concat, AccountId, [u8; 32]>;
+	pub type Openings<T> = StorageDoubleMap<_, Twox64Concat, (EpochIndex, BeaconValue), Blake2_128Concat, AccountId, [u8; 32]>;
 
 	/// Values.
 	#[pallet::storage]

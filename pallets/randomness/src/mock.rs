@@ -29,7 +29,15 @@ pub type Block = generic::Block<generic::Header<u32, BlakeTwo256>, Extrinsic>;
 #[frame_support::runtime]
 mod runtime {
 	#[runtime::runtime]
-	#[runtime::derive(RuntimeCall, RuntimeEvent, RuntimeError, RuntimeOrigin, RuntimeHoldReason, RuntimeFreezeReason, RuntimeTask)]
+	#[runtime::derive(
+		RuntimeCall,
+		RuntimeEvent,
+		RuntimeError,
+		RuntimeOrigin,
+		RuntimeHoldReason,
+		RuntimeFreezeReason,
+		RuntimeTask
+	)]
 	pub struct Test;
 	#[runtime::pallet_index(0)]
 	pub type System = frame_system;
@@ -88,14 +96,9 @@ where
 
 /// The node key made from a name belongs to the account of that name.
 pub struct NodeKeys;
-impl pallet_hosts::NodeKeyOwner for NodeKeys {
+impl pacer_types::traits::NodeKeyOwner for NodeKeys {
 	fn owner(key: &node_key::Public) -> Option<AccountId> {
 		NAMES.iter().find(|name| node_pair(name).public() == *key).map(|name| account(name))
-	}
-}
-impl sp_runtime::traits::Convert<node_key::Public, Option<AccountId>> for NodeKeys {
-	fn convert(key: node_key::Public) -> Option<AccountId> {
-		<Self as pallet_hosts::NodeKeyOwner>::owner(&key)
 	}
 }
 
@@ -123,7 +126,7 @@ impl crate::Config for Test {
 	type Auth = Hosts;
 	type Clock = Clock;
 	type Hosts = Hosts;
-	type KeyOwner = NodeKeys;
+	type NodeKeyOwner = NodeKeys;
 	type WeightInfo = ();
 	type Weights = Weights;
 }

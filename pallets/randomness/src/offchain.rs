@@ -12,7 +12,7 @@ use frame_system::{offchain::SubmitTransaction, pallet_prelude::BlockNumberFor};
 use pacer_types::{
 	duty::{signing_hash, CallKind, DutyHeader},
 	node_key,
-	traits::{BeaconValue, EpochClock, HostRegistry},
+	traits::{BeaconValue, EpochClock, HostRegistry, NodeKeyOwner},
 	AccountId, BlockNumber, EpochIndex, Hash, Moment,
 };
 use sp_runtime::{
@@ -21,7 +21,7 @@ use sp_runtime::{
 		storage_lock::{StorageLock, Time},
 		Duration,
 	},
-	traits::{Convert, SaturatedConversion},
+	traits::SaturatedConversion,
 	RuntimeAppPublic,
 };
 
@@ -63,7 +63,7 @@ impl<T: Config> Pallet<T> {
 		let mut lock = StorageLock::<Time>::with_deadline(LOCK_KEY, Duration::from_millis(LOCK_MS));
 		let Ok(_guard) = lock.try_lock() else { return };
 		for key in node_key::Public::all() {
-			let Some(host) = T::KeyOwner::convert(key.clone()).filter(T::Hosts::is_host) else { continue };
+			let Some(host) = T::NodeKeyOwner::owner(&key).filter(T::Hosts::is_host) else { continue };
 			match duty {
 				Duty::Deal => Self::send_dealing(&moment, now, host, key),
 				Duty::Open(which) => Self::send_opening(&moment, now, host, key, which),
@@ -155,7 +155,7 @@ fn seed() -> Option<[u8; 32]> {
 		Err(MutateStorageError::ValueFunctionFailed(_)) => {
 			log::error!(target: LOG, "the seed in off-chain storage is damaged; this node cannot deal or open");
 			None
-		},
+		}
 	}
 }
 
@@ -163,11 +163,12 @@ fn seed() -> Option<[u8; 32]> {
 fn claim_turn<T: Config>(key: &node_key::Public, epoch: EpochIndex, duty: Duty, now: BlockNumberFor<T>) -> bool {
 	let now: BlockNumber = now.saturated_into();
 	let name = (b"pacer/beacon/sent", key, duty).encode();
-	let outcome = StorageValueRef::persistent(&name).mutate(
-		|sent: Result<Option<(EpochIndex, BlockNumber)>, StorageRetrievalError>| match sent {
-			Ok(Some((e, at))) if e == epoch && now >= at && now < at.saturating_add(RESEND_BLOCKS) => Err(()),
-			_ => Ok((epoch, now)),
-		},
-	);
+	let outcome =
+		StorageValueRef::persistent(&name).mutate(|sent: Result<Option<(EpochIndex, BlockNumber)>, StorageRetrievalError>| {
+			match sent {
+				Ok(Some((e, at))) if e == epoch && now >= at && now < at.saturating_add(RESEND_BLOCKS) => Err(()),
+				_ => Ok((epoch, now)),
+			}
+		});
 	outcome.is_ok()
 }

@@ -16,8 +16,8 @@ use sp_runtime::{
 };
 
 use crate::{
-	Committees, Config, Dealing, Dealings, Event, Latest, Member, Members, Openings, Pallet, Round, Rounds, ValueStatus,
-	Values, MAX_MEMBERS,
+	Committees, Config, Dealing, Dealings, Event, Latest, Member, Members, Openings, Pallet, Round, Rounds, ValueStatus, Values,
+	MAX_MEMBERS,
 };
 
 type Judged<T> = Result<T, TransactionValidityError>;

@@ -91,8 +91,7 @@ pub mod pallet {
 
 	/// Who was found eligible at Switch, by epoch.
 	#[pallet::storage]
-	pub type Decisions<T> =
-		StorageDoubleMap<_, Twox64Concat, EpochIndex, Blake2_128Concat, AccountId, Result<(), Ineligible>>;
+	pub type Decisions<T> = StorageDoubleMap<_, Twox64Concat, EpochIndex, Blake2_128Concat, AccountId, Result<(), Ineligible>>;
 
 	/// The settlement under way.
 	#[pallet::storage]
@@ -181,9 +180,8 @@ pub mod pallet {
 		) -> DispatchResult {
 			ensure_authorized(origin)?;
 			// The same computation succeeded when the call was authorised in this block.
-			let seed = Self::seed_inputs(header.epoch, &header.host).and_then(|(key, value)| {
-				duty_seed::seed_from(&key, &Self::genesis_hash(), header.epoch, &value, &pre_output)
-			});
+			let seed = Self::seed_inputs(header.epoch, &header.host)
+				.and_then(|(key, value)| duty_seed::seed_from(&key, &Self::genesis_hash(), header.epoch, &value, &pre_output));
 			if let Some(seed) = seed {
 				Seeds::<T>::insert(header.epoch, &header.host, seed);
 				Self::deposit_event(Event::DutySeedRevealed { epoch: header.epoch, host: header.host, seed });
@@ -213,19 +211,18 @@ pub mod pallet {
 			signature: &DutySignature,
 		) -> Result<ValidTransaction, TransactionValidityError> {
 			let reject = |why: Rejection| -> Result<(), TransactionValidityError> { Err(InvalidTransaction::from(why).into()) };
-			let valid =
-				T::Auth::authorize_once(CallKind::RevealDutySeed, header, &(), &(pre_output, proof), signature, || {
-					if Seeds::<T>::contains_key(header.epoch, &header.host) {
-						return Err(InvalidTransaction::Stale.into());
-					}
-					if T::Clock::phase() != Phase::Audit {
-						return reject(Rejection::WrongPhase);
-					}
-					if !Self::has_work(header.epoch, &header.host) {
-						return reject(Rejection::NotEntitled);
-					}
-					Ok(())
-				})?;
+			let valid = T::Auth::authorize_once(CallKind::RevealDutySeed, header, &(), &(pre_output, proof), signature, || {
+				if Seeds::<T>::contains_key(header.epoch, &header.host) {
+					return Err(InvalidTransaction::Stale.into());
+				}
+				if T::Clock::phase() != Phase::Audit {
+					return reject(Rejection::WrongPhase);
+				}
+				if !Self::has_work(header.epoch, &header.host) {
+					return reject(Rejection::NotEntitled);
+				}
+				Ok(())
+			})?;
 			let Some((key, value)) = Self::seed_inputs(header.epoch, &header.host) else {
 				return Err(InvalidTransaction::from(Rejection::UnknownSubject).into());
 			};
@@ -244,7 +241,10 @@ pub mod pallet {
 			ensure!(!Accuracies::<T>::iter().any(excluded_is_eligible), "2: an excluded Host is eligible");
 			let kept = PrunedTo::<T>::get();
 			let mut epochs = Accuracies::<T>::iter_keys().map(|(e, _)| e).chain(Seeds::<T>::iter_keys().map(|(e, _)| e));
-			ensure!(epochs.all(|e| e >= kept) && Decisions::<T>::iter_keys().all(|(e, _)| e >= kept), "3: something pruned is kept");
+			ensure!(
+				epochs.all(|e| e >= kept) && Decisions::<T>::iter_keys().all(|(e, _)| e >= kept),
+				"3: something pruned is kept"
+			);
 			ensure!(Accuracies::<T>::iter_values().all(|e| e.fails <= e.evidence.checks), "4: more fails than checks");
 			ensure!(SettlingRacers::<T>::exists() == Settling::<T>::exists(), "5: racers without a settlement");
 			Ok(())

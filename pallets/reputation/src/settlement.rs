@@ -12,8 +12,8 @@ use pacer_types::{
 };
 
 use crate::{
-	Cause, Config, Decisions, Event, Pallet, Progress, Racers, Record, Seeds, Settling, SettlingRacers, Stage,
-	Standings, WeightInfo, ABSENCE_EPOCHS, PAGE_HOSTS, REPUTATION_CAP,
+	Cause, Config, Decisions, Event, Pallet, Progress, Racers, Record, Seeds, Settling, SettlingRacers, Stage, Standings,
+	WeightInfo, ABSENCE_EPOCHS, PAGE_HOSTS, REPUTATION_CAP,
 };
 
 impl<T: Config> OnEpoch for Pallet<T> {
@@ -44,7 +44,7 @@ impl<T: Config> Pallet<T> {
 			None => {
 				Settling::<T>::kill();
 				SettlingRacers::<T>::kill();
-			},
+			}
 		}
 		T::WeightInfo::page(treated)
 	}
@@ -94,7 +94,7 @@ impl<T: Config> Pallet<T> {
 		match decision {
 			Err(Ineligible::Excluded) => record.reputation = 0,
 			Ok(()) if raced => record.reputation = record.reputation.saturating_add(1).min(REPUTATION_CAP),
-			_ => {},
+			_ => {}
 		}
 		if raced {
 			record.last_raced = epoch;

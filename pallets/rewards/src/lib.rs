@@ -93,8 +93,7 @@ pub mod pallet {
 
 	/// Work pay that waits for settlement, by epoch and Host.
 	#[pallet::storage]
-	pub type Pending<T> =
-		StorageDoubleMap<_, Twox64Concat, EpochIndex, Blake2_128Concat, AccountId, Balance, ValueQuery>;
+	pub type Pending<T> = StorageDoubleMap<_, Twox64Concat, EpochIndex, Blake2_128Concat, AccountId, Balance, ValueQuery>;
 
 	/// Settled earnings that wait for a claim, by account and epoch.
 	#[pallet::storage]
@@ -110,8 +109,7 @@ pub mod pallet {
 
 	/// Who exposed frauds of an epoch that is not settled yet.
 	#[pallet::storage]
-	pub type Exposers<T> =
-		StorageMap<_, Twox64Concat, EpochIndex, BoundedVec<AccountId, ConstU32<MAX_EXPOSERS>>, ValueQuery>;
+	pub type Exposers<T> = StorageMap<_, Twox64Concat, EpochIndex, BoundedVec<AccountId, ConstU32<MAX_EXPOSERS>>, ValueQuery>;
 
 	/// The settlement under way.
 	#[pallet::storage]

@@ -22,8 +22,15 @@ use sp_runtime::{traits::IdentityLookup, BuildStorage, DispatchError};
 mod runtime {
 	#[runtime::runtime]
 	#[runtime::derive(
-		RuntimeCall, RuntimeEvent, RuntimeError, RuntimeOrigin, RuntimeFreezeReason, RuntimeHoldReason, RuntimeSlashReason,
-		RuntimeLockId, RuntimeTask
+		RuntimeCall,
+		RuntimeEvent,
+		RuntimeError,
+		RuntimeOrigin,
+		RuntimeFreezeReason,
+		RuntimeHoldReason,
+		RuntimeSlashReason,
+		RuntimeLockId,
+		RuntimeTask
 	)]
 	pub struct Test;
 
@@ -242,7 +249,7 @@ pub fn claim(n: u32, epochs: &[EpochIndex]) -> Result<bool, DispatchError> {
 		Err(failed) => {
 			assert_eq!(failed.post_info.pays_fee, frame_support::dispatch::Pays::Yes, "failing must not be free");
 			Err(failed.error)
-		},
+		}
 	}
 }
 

@@ -92,7 +92,7 @@ impl<T: Config> OnExcluded for Pallet<T> {
 					}
 					progress.forfeited = progress.forfeited.saturating_add(amount);
 					true
-				},
+				}
 				_ => false,
 			});
 			if in_settlement {
@@ -129,15 +129,15 @@ impl<T: Config> Pallet<T> {
 			None => {
 				sums.pending = sums.pending.saturating_add(amount);
 				Pending::<T>::mutate(epoch, who, |pending| *pending = pending.saturating_add(amount));
-			},
+			}
 			Some(Outcome::Eligible) => {
 				Self::credit(sums, epoch, who, amount);
 				Self::deposit_event(Event::Settled { epoch, host: who.clone(), work: amount, subsidy: 0 });
-			},
+			}
 			Some(Outcome::Ineligible(_)) => {
 				Self::burn(sums, amount);
 				Self::deposit_event(Event::Forfeited { epoch, host: who.clone(), amount });
-			},
+			}
 		}
 	}
 
@@ -189,8 +189,7 @@ impl<T: Config> Pallet<T> {
 		if amount == 0 {
 			return;
 		}
-		let burned =
-			T::Currency::burn_from(&Self::pot(), amount, Preservation::Preserve, Precision::Exact, Fortitude::Polite);
+		let burned = T::Currency::burn_from(&Self::pot(), amount, Preservation::Preserve, Precision::Exact, Fortitude::Polite);
 		match burned {
 			Ok(_) => sums.burned = sums.burned.saturating_add(amount),
 			// Cannot happen while the pot holds what the books say; if it did, the money must still be someone's.

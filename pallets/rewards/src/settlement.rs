@@ -81,12 +81,12 @@ impl<T: Config> Pallet<T> {
 		match (&progress.stage, page.into_iter().last()) {
 			(Stage::Weighted(_), Some((last, _))) if more => progress.stage = Stage::Weighted(Some(last)),
 			(Stage::Weighted(_), _) => progress.stage = Stage::Rest,
-			(Stage::Rest, _) if more => {},
+			(Stage::Rest, _) if more => {}
 			(Stage::Rest, _) => {
 				Self::finish_epoch(progress, &mut sums);
 				Books::<T>::put(sums);
 				return treated;
-			},
+			}
 		}
 		Settling::<T>::put(progress);
 		Books::<T>::put(sums);
@@ -112,7 +112,7 @@ impl<T: Config> Pallet<T> {
 					progress.earned = progress.earned.saturating_add(earned);
 				}
 				Self::deposit_event(Event::Settled { epoch, host: who.clone(), work: pending, subsidy: minted });
-			},
+			}
 			Outcome::Ineligible(reason) => {
 				Self::deposit_event(Event::Ineligible { epoch, host: who.clone(), reason });
 				if reason == Ineligible::Excluded {
@@ -125,7 +125,7 @@ impl<T: Config> Pallet<T> {
 				if pending > 0 {
 					Self::deposit_event(Event::Forfeited { epoch, host: who.clone(), amount: pending });
 				}
-			},
+			}
 		}
 	}
 
@@ -168,9 +168,9 @@ impl<T: Config> Pallet<T> {
 	/// Burns earnings that nobody claimed in time, and forgets accounts that are no Hosts and have nothing to claim.
 	fn sweep_page(sweep: Sweep) -> u32 {
 		let page: Vec<AccountId> = match &sweep.after {
-			Some(after) => AccountTotals::<T>::iter_keys_from(AccountTotals::<T>::hashed_key_for(after))
-				.take(PAGE_HOSTS as usize)
-				.collect(),
+			Some(after) => {
+				AccountTotals::<T>::iter_keys_from(AccountTotals::<T>::hashed_key_for(after)).take(PAGE_HOSTS as usize).collect()
+			}
 			None => AccountTotals::<T>::iter_keys().take(PAGE_HOSTS as usize).collect(),
 		};
 		let now = T::Clock::epoch();

@@ -30,7 +30,15 @@ pub type Block = generic::Block<generic::Header<u32, BlakeTwo256>, Extrinsic>;
 #[frame_support::runtime]
 mod runtime {
 	#[runtime::runtime]
-	#[runtime::derive(RuntimeCall, RuntimeEvent, RuntimeError, RuntimeOrigin, RuntimeHoldReason, RuntimeFreezeReason, RuntimeTask)]
+	#[runtime::derive(
+		RuntimeCall,
+		RuntimeEvent,
+		RuntimeError,
+		RuntimeOrigin,
+		RuntimeHoldReason,
+		RuntimeFreezeReason,
+		RuntimeTask
+	)]
 	pub struct Test;
 	#[runtime::pallet_index(0)]
 	pub type System = frame_system;
@@ -89,7 +97,7 @@ where
 
 /// Nobody's node matters here; heartbeats are written directly.
 pub struct NodeKeys;
-impl pallet_hosts::NodeKeyOwner for NodeKeys {
+impl pacer_types::traits::NodeKeyOwner for NodeKeys {
 	fn owner(_: &node_key::Public) -> Option<AccountId> {
 		None
 	}

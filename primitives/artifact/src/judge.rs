@@ -176,9 +176,8 @@ impl Evidence {
 			pass: true,
 		};
 		if let Some(limits) = thresholds.and_then(|t| t.at(self.informative.max(1))) {
-			let statistics = verdict.choice <= limits.choice
-				&& verdict.distribution <= limits.distribution
-				&& verdict.level <= limits.level;
+			let statistics =
+				verdict.choice <= limits.choice && verdict.distribution <= limits.distribution && verdict.level <= limits.level;
 			verdict.pass = self.hard <= limits.hard && (self.informative < MIN_INFORMATIVE || statistics);
 		}
 		verdict

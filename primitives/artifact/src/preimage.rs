@@ -58,7 +58,7 @@ pub fn artifact_root(artifacts: &[Hash]) -> Hash {
 			parts.push(ROOT_DOMAIN);
 			parts.extend(many.iter().map(|h| &h[..]));
 			blake2_256(&parts)
-		},
+		}
 	}
 }
 

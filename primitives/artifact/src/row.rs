@@ -123,9 +123,8 @@ pub fn rank(row: &[f32], chosen: u32) -> Option<u32> {
 /// hold the token.
 pub fn record(row: &[f32], chosen: u32) -> Option<Position> {
 	let stats = stats(row)?;
-	let candidate = |id: u32, logit: f32| {
-		Some(Candidate { id: TokenId::new(id)?, lp: LogProb::from_nats(stats.log_prob(logit)) })
-	};
+	let candidate =
+		|id: u32, logit: f32| Some(Candidate { id: TokenId::new(id)?, lp: LogProb::from_nats(stats.log_prob(logit)) });
 	let mut top = Vec::with_capacity(TOP);
 	for (id, logit) in stats.top {
 		top.push(candidate(id, logit)?);

@@ -7,8 +7,8 @@ use pacer_artifact::{
 	artifact::{hash_bytes, token_ids},
 	bounded::Capped,
 	sampler::{Sampler, Scratch, Vocabulary},
-	Artifact, Candidate, Constraint, FinishReason, KeyKind, LogProb, Position, Profile, Real, SamplingKey,
-	SamplingParams, TokenId,
+	Artifact, Candidate, Constraint, FinishReason, KeyKind, LogProb, Position, Profile, Real, SamplingKey, SamplingParams,
+	TokenId,
 };
 
 const VECTORS: &str = include_str!("golden/sampler.txt");
@@ -16,9 +16,10 @@ const VECTORS: &str = include_str!("golden/sampler.txt");
 type Fields<'a> = HashMap<&'a str, &'a str>;
 
 fn lines(kind: &str) -> impl Iterator<Item = Fields<'static>> + '_ {
-	VECTORS.lines().filter_map(move |line| line.strip_prefix(kind)).map(|rest| {
-		rest.split_whitespace().map(|field| field.split_once('=').unwrap()).collect()
-	})
+	VECTORS
+		.lines()
+		.filter_map(move |line| line.strip_prefix(kind))
+		.map(|rest| rest.split_whitespace().map(|field| field.split_once('=').unwrap()).collect())
 }
 
 fn number<T: std::str::FromStr>(fields: &Fields, name: &str) -> T {

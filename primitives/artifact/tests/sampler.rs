@@ -97,8 +97,7 @@ proptest! {
 #[test]
 fn sampler_should_follow_the_softmax_when_positions_are_many() {
 	let row: Vec<f32> = vec![0.0, 1.0, 2.0, -1.0, 0.5, f32::NEG_INFINITY];
-	let mut sampler =
-		Sampler::new(SamplingParams::default(), SamplingKey([9; 32]), vocabulary(6), &[]).unwrap();
+	let mut sampler = Sampler::new(SamplingParams::default(), SamplingKey([9; 32]), vocabulary(6), &[]).unwrap();
 	let mut counts = [0u32; 6];
 	let mut scratch = Scratch::default();
 	let n = 40_000;

@@ -53,12 +53,15 @@ mod tests {
 
 	fn times(a: &Big, k: u32) -> Big {
 		let mut carry = 0u64;
-		let mut out: Big = a.iter().map(|d| {
-			carry += u64::from(*d) * u64::from(k);
-			let digit = carry as u32;
-			carry >>= 32;
-			digit
-		}).collect();
+		let mut out: Big = a
+			.iter()
+			.map(|d| {
+				carry += u64::from(*d) * u64::from(k);
+				let digit = carry as u32;
+				carry >>= 32;
+				digit
+			})
+			.collect();
 		if carry > 0 {
 			out.push(carry as u32);
 		}

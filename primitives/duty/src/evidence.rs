@@ -19,9 +19,7 @@ pub const ONE: u128 = 1_000_000_000_000;
 pub const INVERSE_ALPHA: u128 = 10_000;
 
 /// The state of the test for one Host in one epoch.
-#[derive(
-	Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen)]
 pub struct Evidence {
 	/// Checks so far.
 	pub checks: u32,

@@ -61,6 +61,12 @@ pub trait HostRegistry {
 	fn owns_node_key(who: &AccountId, key: &node_key::Public) -> bool;
 }
 
+/// Whose node a node key belongs to. Wired to the session pallet.
+pub trait NodeKeyOwner {
+	/// The account that set it as session key.
+	fn owner(key: &node_key::Public) -> Option<AccountId>;
+}
+
 /// Deposits locked out of a Host's bond, so that agents need no money of their own. Owned by `pallet-hosts`.
 pub trait HostBonds {
 	/// What is still free in the bond.
@@ -132,8 +138,18 @@ pub trait EpochWeights {
 
 /// Which of an epoch's two random values.
 #[derive(
-	Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, codec::Encode, codec::Decode, codec::DecodeWithMemTracking,
-	scale_info::TypeInfo, codec::MaxEncodedLen,
+	Clone,
+	Copy,
+	Debug,
+	PartialEq,
+	Eq,
+	PartialOrd,
+	Ord,
+	codec::Encode,
+	codec::Decode,
+	codec::DecodeWithMemTracking,
+	scale_info::TypeInfo,
+	codec::MaxEncodedLen,
 )]
 pub enum BeaconValue {
 	/// Seeds the Sprint; opened in Open.
@@ -152,7 +168,15 @@ pub trait Beacon {
 
 /// Why a Host gets nothing for an epoch.
 #[derive(
-	Clone, Copy, Debug, PartialEq, Eq, codec::Encode, codec::Decode, codec::DecodeWithMemTracking, scale_info::TypeInfo,
+	Clone,
+	Copy,
+	Debug,
+	PartialEq,
+	Eq,
+	codec::Encode,
+	codec::Decode,
+	codec::DecodeWithMemTracking,
+	scale_info::TypeInfo,
 	codec::MaxEncodedLen,
 )]
 pub enum Ineligible {
@@ -168,8 +192,17 @@ pub enum Ineligible {
 
 /// Who did what in an epoch. Owned by `pallet-inference-ledger`.
 #[derive(
-	Clone, Copy, Debug, Default, PartialEq, Eq, codec::Encode, codec::Decode, codec::DecodeWithMemTracking,
-	scale_info::TypeInfo, codec::MaxEncodedLen,
+	Clone,
+	Copy,
+	Debug,
+	Default,
+	PartialEq,
+	Eq,
+	codec::Encode,
+	codec::Decode,
+	codec::DecodeWithMemTracking,
+	scale_info::TypeInfo,
+	codec::MaxEncodedLen,
 )]
 pub struct WorkCounts {
 	/// Inferences it was drawn to execute.

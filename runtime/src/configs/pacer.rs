@@ -7,7 +7,7 @@ use frame_support::{
 };
 use pacer_types::{
 	node_key,
-	traits::{BeaconFaults, EpochClock, SlotSource},
+	traits::{BeaconFaults, EpochClock, NodeKeyOwner, SlotSource},
 	AccountId, ClockParams, SessionIndex, Slot, PCR,
 };
 use sp_core::crypto::KeyTypeId;
@@ -36,7 +36,7 @@ impl SlotSource for Slots {
 
 /// Owner of a node key: the account that set it as session key.
 pub struct NodeKeys;
-impl pallet_hosts::NodeKeyOwner for NodeKeys {
+impl NodeKeyOwner for NodeKeys {
 	fn owner(key: &node_key::Public) -> Option<AccountId> {
 		let id: KeyTypeId = node_key::KEY_TYPE;
 		Session::key_owner(id, key.as_ref())
@@ -84,19 +84,11 @@ impl pallet_sprint::Config for Runtime {
 	type WeightInfo = ();
 }
 
-/// Owner of a node key, for the off-chain worker of the randomness.
-pub struct NodeKeyOwner;
-impl sp_runtime::traits::Convert<node_key::Public, Option<AccountId>> for NodeKeyOwner {
-	fn convert(key: node_key::Public) -> Option<AccountId> {
-		<NodeKeys as pallet_hosts::NodeKeyOwner>::owner(&key)
-	}
-}
-
 impl pallet_randomness::Config for Runtime {
 	type Auth = Hosts;
 	type Clock = Sprint;
 	type Hosts = Hosts;
-	type KeyOwner = NodeKeyOwner;
+	type NodeKeyOwner = NodeKeys;
 	type WeightInfo = ();
 	type Weights = Sprint;
 }

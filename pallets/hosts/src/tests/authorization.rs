@@ -44,7 +44,10 @@ fn lane_should_accept_each_nonce_once_and_in_order() {
 		let second = external(&header("Alice", 1)).unwrap();
 		assert!(first.requires.is_empty());
 		assert_eq!(second.requires, first.provides);
-		assert_eq!(judge(TransactionSource::InBlock, &header("Alice", 1), Lane::Consensus, "Alice"), Err(InvalidTransaction::Future.into()));
+		assert_eq!(
+			judge(TransactionSource::InBlock, &header("Alice", 1), Lane::Consensus, "Alice"),
+			Err(InvalidTransaction::Future.into())
+		);
 		assert_eq!(external(&header("Alice", 8)), Err(InvalidTransaction::Future.into()));
 		Hosts::mark(Lane::Consensus, &header("Alice", 0));
 		assert_eq!(external(&header("Alice", 0)), stale());
@@ -67,10 +70,20 @@ fn each_wrong_payload_should_be_rejected_with_its_own_reason() {
 		assert_eq!(judge(TransactionSource::External, &header("Eve", 0), Lane::Ledger, "Eve"), custom(Rejection::NoQuota));
 		assert_ok!(judge(TransactionSource::External, &header("Eve", 0), Lane::Consensus, "Eve"));
 		// A foreign key, and a good signature for another nonce.
-		assert_eq!(judge(TransactionSource::External, &header("Alice", 0), Lane::Consensus, "Eve"), Err(InvalidTransaction::BadProof.into()));
-		let signature = duty_pair("Alice").sign(&signing_hash(&Hosts::genesis_hash(), &header("Alice", 0), CallKind::Commit, &7u32));
+		assert_eq!(
+			judge(TransactionSource::External, &header("Alice", 0), Lane::Consensus, "Eve"),
+			Err(InvalidTransaction::BadProof.into())
+		);
+		let signature =
+			duty_pair("Alice").sign(&signing_hash(&Hosts::genesis_hash(), &header("Alice", 0), CallKind::Commit, &7u32));
 		let moved = Hosts::authorize_lane(
-			TransactionSource::External, CallKind::Commit, Lane::Consensus, &header("Alice", 1), &7u32, &signature, || Ok(()),
+			TransactionSource::External,
+			CallKind::Commit,
+			Lane::Consensus,
+			&header("Alice", 1),
+			&7u32,
+			&signature,
+			|| Ok(()),
 		);
 		assert_eq!(moved, Err(InvalidTransaction::BadProof.into()));
 		set_now(1, Phase::Inference, 10);

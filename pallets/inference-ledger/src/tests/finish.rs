@@ -63,7 +63,8 @@ fn result_should_be_rejected_when_it_is_not_the_executors_or_comes_twice() {
 		let key = view.batch.clone();
 		let unknown = BatchKey { ta: host(1), number: 5 };
 		send(results(&other, vec![(key.clone(), 0, finish())]));
-		let twice = vec![(key.clone(), 0, finish()), (key.clone(), 0, finish()), (key.clone(), 1, finish()), (unknown, 0, finish())];
+		let twice =
+			vec![(key.clone(), 0, finish()), (key.clone(), 0, finish()), (key.clone(), 1, finish()), (unknown, 0, finish())];
 		send(results(&view.executor, twice));
 		assert_eq!(
 			rejections(),

@@ -72,18 +72,19 @@ fn apply(op: Op) {
 				})
 				.collect();
 			send(starts(&host(ta), records));
-		},
+		}
 		Op::Finish { by_executor, which, tokens } => {
 			let Some(view) = pick(which) else { return };
 			let who = if by_executor { view.executor } else { host(0) };
 			let record = FinishRecord { completion_tokens: tokens.into(), ..finish() };
 			send(results(&who, vec![(view.batch, view.index, record)]));
-		},
+		}
 		Op::Judge { who, which, verdict: v } => {
 			let Some(view) = pick(which) else { return };
-			let found = [Verdict::Pass, Verdict::Pass, Verdict::Pass, Verdict::Fraud, Verdict::Withheld][usize::from(v) % 5].clone();
+			let found =
+				[Verdict::Pass, Verdict::Pass, Verdict::Pass, Verdict::Fraud, Verdict::Withheld][usize::from(v) % 5].clone();
 			send(verdicts(&host(who), vec![verdict(&view, found)]));
-		},
+		}
 		Op::Vote { who, which, pass } => {
 			let open = Ledger::open_rechecks();
 			if open.is_empty() {
@@ -95,11 +96,11 @@ fn apply(op: Op) {
 				send(call.clone());
 				assert!(judge(&call).is_err());
 			}
-		},
+		}
 		Op::Exclude(n) => {
 			let epoch = Fake::now().epoch;
 			world(|w| w.excluded.push((epoch, host(n))));
-		},
+		}
 		Op::PaymentsFail(fail) => world(|w| w.payments_fail = fail),
 		Op::Block(slots) => next_block(slots.into()),
 		Op::Jump => {
@@ -110,7 +111,7 @@ fn apply(op: Op) {
 			} else {
 				block_at((u64::from(epoch) + 1) * 384);
 			}
-		},
+		}
 	}
 }
 

@@ -58,7 +58,8 @@ pub fn results(executor: &AccountId, records: Vec<(BatchKey, u16, FinishRecord)>
 
 pub fn verdicts(validator: &AccountId, records: Vec<VerdictRecord>) -> Call<Test> {
 	let header = header(validator, Fake::next_nonce(validator, Lane::Ledger));
-	let signature = duty_pair(validator).sign(&signing_hash(&Ledger::genesis_hash(), &header, CallKind::VerdictMany, &(&records,)));
+	let signature =
+		duty_pair(validator).sign(&signing_hash(&Ledger::genesis_hash(), &header, CallKind::VerdictMany, &(&records,)));
 	Call::verdict_many { header, records: BoundedVec::truncate_from(records), signature }
 }
 

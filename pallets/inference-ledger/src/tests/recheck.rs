@@ -1,10 +1,6 @@
 //! Re-verification by all Hosts that serve the model.
 
-use pacer_types::{
-	duty::Rejection,
-	ledger::InferenceStatus,
-	traits::WorkRecord,
-};
+use pacer_types::{duty::Rejection, ledger::InferenceStatus, traits::WorkRecord};
 use sp_runtime::transaction_validity::InvalidTransaction;
 
 use super::*;

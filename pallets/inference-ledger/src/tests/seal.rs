@@ -163,7 +163,11 @@ fn state_should_stay_flat_over_many_epochs() {
 			}
 			for n in 0..3 {
 				let sequence = epoch as u32 * 3 + n;
-				if n == 0 { start_one(sequence) } else { finish_one(sequence) };
+				if n == 0 {
+					start_one(sequence)
+				} else {
+					finish_one(sequence)
+				};
 			}
 			block_at(epoch * 384 + 60);
 			go_sealing(epoch);

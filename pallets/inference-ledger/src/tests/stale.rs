@@ -88,10 +88,7 @@ fn unsigned_calls_should_not_be_dispatched_by_a_wallet() {
 		fund();
 		for call in [starts(&host(0), vec![start(0, 0)]), vote(&host(0), &BatchKey { ta: host(0), number: 0 }, 0, true)] {
 			for origin in [RuntimeOrigin::signed(host(0)), RuntimeOrigin::none()] {
-				assert_noop!(
-					RuntimeCall::Ledger(call.clone()).dispatch(origin).map_err(|e| e.error),
-					DispatchError::BadOrigin
-				);
+				assert_noop!(RuntimeCall::Ledger(call.clone()).dispatch(origin).map_err(|e| e.error), DispatchError::BadOrigin);
 			}
 		}
 	});

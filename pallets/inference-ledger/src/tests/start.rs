@@ -78,8 +78,10 @@ fn batch_should_take_a_number_but_no_room_when_all_records_are_rejected() {
 fn later_attempts_should_leave_out_earlier_candidates() {
 	build_and_execute(|| {
 		fund();
-		let drawn: Vec<_> =
-			(0..=MAX_ATTEMPT).map_while(|attempt| Ledger::draw_executor(&host(0), 0, 0, 0, attempt)).map(|(_, who)| who).collect();
+		let drawn: Vec<_> = (0..=MAX_ATTEMPT)
+			.map_while(|attempt| Ledger::draw_executor(&host(0), 0, 0, 0, attempt))
+			.map(|(_, who)| who)
+			.collect();
 		let mut sorted = drawn.clone();
 		sorted.sort();
 		assert_eq!(sorted, vec![host(1), host(2), host(3)]);

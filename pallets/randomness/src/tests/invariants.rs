@@ -17,8 +17,12 @@ struct Plan {
 }
 
 fn plan() -> impl Strategy<Value = Plan> {
-	(0u8..16, 0u8..16, 0u8..16, 0u8..16)
-		.prop_map(|(deals, spare_deals, opens_race, opens_audit)| Plan { deals, spare_deals, opens_race, opens_audit })
+	(0u8..16, 0u8..16, 0u8..16, 0u8..16).prop_map(|(deals, spare_deals, opens_race, opens_audit)| Plan {
+		deals,
+		spare_deals,
+		opens_race,
+		opens_audit,
+	})
 }
 
 fn each(bits: u8, act: impl Fn(&str)) {

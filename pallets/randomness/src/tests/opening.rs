@@ -171,7 +171,8 @@ fn opening_should_be_refused_with_a_distinct_reason_when_a_rule_is_broken() {
 		let early = open_with("Alice", DutyHeader { epoch: 1, ..header("Alice") }, Race, secret);
 		assert_eq!(submit(&early), rejected(Rejection::WrongEpoch));
 		let signature = node_pair("Alice").sign(b"something else");
-		let forged = crate::Call::open { header: header("Alice"), key: node_pair("Alice").public(), which: Race, secret, signature };
+		let forged =
+			crate::Call::open { header: header("Alice"), key: node_pair("Alice").public(), which: Race, secret, signature };
 		assert_eq!(submit(&forged), Err(InvalidTransaction::BadProof.into()));
 	});
 }

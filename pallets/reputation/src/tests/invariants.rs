@@ -116,12 +116,14 @@ fn try_state_should_notice_when_state_is_corrupted() {
 	for (number, corrupt) in corruptions {
 		in_world(1, || {
 			switch(0, &[account(1)], &[]);
-			frame_support::storage::with_transaction(|| -> sp_runtime::TransactionOutcome<Result<(), sp_runtime::DispatchError>> {
-				corrupt();
-				let found = format!("{:?}", Reputation::do_try_state().unwrap_err());
-				assert!(found.contains(&format!("{number}:")), "{found}");
-				sp_runtime::TransactionOutcome::Rollback(Ok(()))
-			})
+			frame_support::storage::with_transaction(
+				|| -> sp_runtime::TransactionOutcome<Result<(), sp_runtime::DispatchError>> {
+					corrupt();
+					let found = format!("{:?}", Reputation::do_try_state().unwrap_err());
+					assert!(found.contains(&format!("{number}:")), "{found}");
+					sp_runtime::TransactionOutcome::Rollback(Ok(()))
+				},
+			)
 			.unwrap();
 		});
 	}

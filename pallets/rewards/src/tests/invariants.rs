@@ -64,7 +64,7 @@ fn apply(op: Op, epoch: &mut u32) {
 			let after = (Balances::free_balance(account(who)), waiting(who));
 			assert_eq!(before.0 + before.1, after.0 + after.1, "a claim moves money and neither makes nor loses any");
 			assert_eq!(paid, after.0 > before.0);
-		},
+		}
 		Op::Block => block(),
 		Op::BeginSwitch => Rewards::on_switch(*epoch, &[], &[]),
 		Op::NextEpoch { epochs } => {
@@ -75,7 +75,7 @@ fn apply(op: Op, epoch: &mut u32) {
 				*epoch += 1;
 				at(*epoch);
 			}
-		},
+		}
 		Op::Leave { host } => drop(world(|w| w.hosts.remove(&account(host)))),
 		Op::Idle => idle(3),
 	}
@@ -136,12 +136,14 @@ fn try_state_should_notice_when_state_is_corrupted() {
 			weigh(0, 1, 10);
 			pay(0, &[1], 100 * PCR).unwrap();
 			switch(0);
-			frame_support::storage::with_transaction(|| -> sp_runtime::TransactionOutcome<Result<(), sp_runtime::DispatchError>> {
-				corrupt();
-				let found = format!("{:?}", Rewards::do_try_state().unwrap_err());
-				assert!(found.contains(&format!("{number}:")), "{number} expected: {found}");
-				sp_runtime::TransactionOutcome::Rollback(Ok(()))
-			})
+			frame_support::storage::with_transaction(
+				|| -> sp_runtime::TransactionOutcome<Result<(), sp_runtime::DispatchError>> {
+					corrupt();
+					let found = format!("{:?}", Rewards::do_try_state().unwrap_err());
+					assert!(found.contains(&format!("{number}:")), "{number} expected: {found}");
+					sp_runtime::TransactionOutcome::Rollback(Ok(()))
+				},
+			)
 			.unwrap();
 		});
 	}

@@ -52,9 +52,7 @@ fn subsidy_should_be_shared_by_weight() {
 		assert_eq!(waiting(2), 114_000 * PCR + 80 * PCR);
 		assert_eq!(waiting(3), 28_500 * PCR);
 		assert_eq!(Books::<Test>::get().minted, subsidy(0));
-		System::assert_has_event(
-			Event::Settled { epoch: 0, host: account(2), work: 80 * PCR, subsidy: 114_000 * PCR }.into(),
-		);
+		System::assert_has_event(Event::Settled { epoch: 0, host: account(2), work: 80 * PCR, subsidy: 114_000 * PCR }.into());
 		System::assert_has_event(Event::EpochSettled { epoch: 0, subsidy: 285_000 * PCR, eligible: 3 }.into());
 		assert_eq!(Rewards::earned_total(&account(2)), 114_080 * PCR);
 	});

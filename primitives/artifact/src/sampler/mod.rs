@@ -86,12 +86,7 @@ pub struct Sampler {
 
 impl Sampler {
 	/// Starts a sequence. Fails if the parameters are out of range.
-	pub fn new(
-		params: SamplingParams,
-		key: SamplingKey,
-		vocab: Vocabulary,
-		prompt: &[u32],
-	) -> Result<Self, ParamsError> {
+	pub fn new(params: SamplingParams, key: SamplingKey, vocab: Vocabulary, prompt: &[u32]) -> Result<Self, ParamsError> {
 		params.validate()?;
 		if vocab.usable < TOP || vocab.usable > vocab.size || vocab.size > TokenId::LIMIT as usize {
 			return Err(ParamsError::Vocabulary);
@@ -141,7 +136,7 @@ impl Sampler {
 			None => {
 				best(x, floor, SCORED_FIRST, list);
 				largest_score(x, floor, list, list.len() < SCORED_FIRST, &mut noise)
-			},
+			}
 		}
 		.map(|(id, _)| id)
 		.ok_or(SampleError::NoCandidate)
@@ -245,7 +240,7 @@ impl Sampler {
 					return (floor, Some(list));
 				}
 				Ranked::from_list(x, floor, list)
-			},
+			}
 			None if top_p >= 1.0 => return (floor, None),
 			None => Ranked::new(x, floor),
 		};
