@@ -220,21 +220,22 @@ impl Scanner {
 				RuntimeEvent::Sprint(pallet_sprint::Event::Committed { epoch, host, count, .. }) => {
 					let name = self.name(host);
 					self.epochs.entry(*epoch).or_default().counts.insert(name, *count);
-				},
+				}
 				RuntimeEvent::Sprint(pallet_sprint::Event::WeightsFrozen { epoch, .. }) => {
-					self.activations.entry(*epoch).or_insert(Activation { epoch: *epoch, ..Default::default() }).frozen_at = block;
-				},
+					self.activations.entry(*epoch).or_insert(Activation { epoch: *epoch, ..Default::default() }).frozen_at =
+						block;
+				}
 				RuntimeEvent::Session(pallet_session::Event::NewSession { .. }) => {
 					if let Some(a) = self.activations.get_mut(&epoch).filter(|a| a.babe_at == 0) {
 						a.babe_at = block;
 					}
-				},
+				}
 				RuntimeEvent::Grandpa(pallet_grandpa::Event::NewAuthorities { .. }) => {
 					if let Some(a) = self.activations.get_mut(&epoch) {
 						a.grandpa_at = block;
 					}
-				},
-				_ => {},
+				}
+				_ => {}
 			}
 		}
 	}

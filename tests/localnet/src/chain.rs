@@ -12,8 +12,9 @@ use jsonrpsee::{
 };
 use pacer_runtime::{extension, AccountId, RuntimeCall, RuntimeEvent, SignedPayload, UncheckedExtrinsic, VERSION};
 use pacer_types::{
-	views::{BeaconView, ClockView, ConservationView, EpochView, HostView, SprintView},
-	Balance, EpochIndex, Hash,
+	ledger::InferenceView,
+	views::{BeaconView, ClockView, ConservationView, EpochView, HostView, PayerView, SprintView},
+	Balance, EpochIndex, Hash, InferenceId,
 };
 use serde_json::Value;
 use sp_core::{sr25519, Pair};
@@ -54,7 +55,7 @@ impl Chain {
 				Ok(client) => {
 					let genesis: Hash = client.request("chain_getBlockHash", rpc_params![0]).await?;
 					return Ok(Self { client, genesis });
-				},
+				}
 				Err(error) if start.elapsed() > Duration::from_secs(60) => bail!("no node at {url}: {error}"),
 				Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
 			}
@@ -140,6 +141,22 @@ impl Chain {
 		self.call("claimable", who, None).await
 	}
 
+	/// An inference, while its batch is not sealed.
+	///
+	/// # Errors
+	/// As [`Chain::call`].
+	pub async fn inference(&self, id: InferenceId) -> anyhow::Result<Option<InferenceView>> {
+		self.call("inference", id, None).await
+	}
+
+	/// A Developer as the payer of requests with an API key of a transfer agent; its deposit is one for all of them.
+	///
+	/// # Errors
+	/// As [`Chain::call`].
+	pub async fn payer_of(&self, developer: &AccountId, ta: &AccountId) -> anyhow::Result<Option<PayerView>> {
+		self.call("payer_of", (developer, Some(ta)), None).await
+	}
+
 	/// Where the money is.
 	///
 	/// # Errors
@@ -159,6 +176,40 @@ impl Chain {
 			("chain_subscribeNewHeads", "chain_unsubscribeNewHeads")
 		};
 		Ok(self.client.subscribe(sub, rpc_params![], unsub).await?)
+	}
+
+	/// Looks at every new best block, or final one, until `done` says so of its height; returns it.
+	///
+	/// # Errors
+	/// If `done` fails, the node ends its reports, or `limit` passes first; `what` was awaited.
+	pub async fn wait(
+		&self,
+		finalized: bool,
+		limit: Duration,
+		what: &str,
+		done: impl AsyncFn(u32) -> anyhow::Result<bool>,
+	) -> anyhow::Result<u32> {
+		let wait = async {
+			let mut heads = self.follow(finalized).await?;
+			while let Some(head) = heads.next().await {
+				let number = number_of(&head?)?;
+				if done(number).await? {
+					return Ok(number);
+				}
+			}
+			bail!("the node ended its reports")
+		};
+		let waited = tokio::time::timeout(limit, wait).await;
+		waited.map_err(|_| anyhow!("not within {} s", limit.as_secs())).flatten().with_context(|| format!("waiting for {what}"))
+	}
+
+	/// Height of the best block.
+	///
+	/// # Errors
+	/// If the node does not answer.
+	pub async fn best_number(&self) -> anyhow::Result<u32> {
+		let header: Value = self.client.request("chain_getHeader", rpc_params![]).await?;
+		number_of(&header)
 	}
 
 	/// Height of the last final block.
@@ -246,7 +297,9 @@ impl Chain {
 		let index = list
 			.iter()
 			.position(|raw| {
-				raw.as_str().and_then(|s| hex::decode(s.trim_start_matches("0x")).ok()).is_some_and(|b| Hash::from(blake2_256(&b)) == xt)
+				raw.as_str()
+					.and_then(|s| hex::decode(s.trim_start_matches("0x")).ok())
+					.is_some_and(|b| Hash::from(blake2_256(&b)) == xt)
 			})
 			.context("the block does not hold the extrinsic")?;
 		let own: Events = events

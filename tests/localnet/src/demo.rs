@@ -52,7 +52,10 @@ fn print_addresses(network: &Network) {
 	let Some(host) = network.hosts.first() else { return };
 	println!("  OpenAI API   {}   key {API_KEY}   model pacer-demo", host.api());
 	println!("  polkadot-js  ws://127.0.0.1:{}", host.ports.rpc);
-	println!("  metrics      http://127.0.0.1:{}/metrics (agent), :{}/metrics (engine), :{}/metrics (node)", host.ports.agent, host.ports.engine, host.ports.prometheus);
+	println!(
+		"  metrics      http://127.0.0.1:{}/metrics (agent), :{}/metrics (engine), :{}/metrics (node)",
+		host.ports.agent, host.ports.engine, host.ports.prometheus
+	);
 	println!("  one screen   pacer-agent status --agent http://127.0.0.1:{}", host.ports.agent);
 }
 
@@ -158,7 +161,7 @@ impl Show {
 			Ok(answer) => {
 				self.network_ttft.push(answer.ttft_ms);
 				self.screen.end_answer(&format!("({:.0} ms to the first token)", answer.ttft_ms));
-			},
+			}
 			Err(error) => self.screen.end_answer(&format!("! {error:#}")),
 		}
 	}
@@ -189,7 +192,7 @@ impl Show {
 				Err(error) => {
 					self.screen.line(format!("            {} could not claim yet: {error:#}", host.identity.name));
 					return Ok(());
-				},
+				}
 			};
 			for (epoch, amount) in claimed {
 				self.claimed.insert((host.identity.name.clone(), epoch));
@@ -214,7 +217,12 @@ fn median(mut values: Vec<f64>) -> f64 {
 /// The final table.
 fn table(report: &Report) -> String {
 	let epochs: Vec<EpochIndex> = report.epochs.iter().map(|e| e.epoch).collect();
-	let mut text = format!("\n{} blocks, {} final; conservation {}\n", report.blocks, report.finalized, if report.conservation_ok { "holds" } else { "BROKEN" });
+	let mut text = format!(
+		"\n{} blocks, {} final; conservation {}\n",
+		report.blocks,
+		report.finalized,
+		if report.conservation_ok { "holds" } else { "BROKEN" }
+	);
 	text += &format!("{:<9}", "Host");
 	for epoch in &epochs {
 		text += &format!(" {:>8}", format!("w[{epoch}]"));
@@ -227,7 +235,12 @@ fn table(report: &Report) -> String {
 		}
 		text += &format!(
 			" {:>8} {:>8} {:>8} {:>6} {:>12} {:>12}\n",
-			host.blocks_authored, host.executed, host.verified, host.missed, tokens(host.earned), tokens(host.claimed)
+			host.blocks_authored,
+			host.executed,
+			host.verified,
+			host.missed,
+			tokens(host.earned),
+			tokens(host.claimed)
 		);
 	}
 	let i = &report.inferences;
@@ -235,12 +248,20 @@ fn table(report: &Report) -> String {
 		"inferences: {} started, {} finished, {} verified, {} failed, {} expired, {} refunded\n",
 		i.started, i.finished, i.verified, i.failed, i.expired, i.refunded
 	);
-	text += &format!("time to first token: {:.0} ms at the engine, {:.0} ms through the network (medians)\n", report.ttft_ms.direct, report.ttft_ms.network);
+	text += &format!(
+		"time to first token: {:.0} ms at the engine, {:.0} ms through the network (medians)\n",
+		report.ttft_ms.direct, report.ttft_ms.network
+	);
 	let s = &report.block_shares;
-	text += &format!("block shares against 1-(1-c)^(w/W): {} blocks, chi-square {:.2}, p = {:.3}\n", s.blocks, s.chi_square, s.p_value);
+	text += &format!(
+		"block shares against 1-(1-c)^(w/W): {} blocks, chi-square {:.2}, p = {:.3}\n",
+		s.blocks, s.chi_square, s.p_value
+	);
 	for a in report.activations.iter().filter(|a| a.babe_at > 0) {
-		text += &format!("weights of epoch {}: frozen in block {}, BABE from block {}, GRANDPA set in block {}\n", a.epoch, a.frozen_at, a.babe_at, a.grandpa_at);
+		text += &format!(
+			"weights of epoch {}: frozen in block {}, BABE from block {}, GRANDPA set in block {}\n",
+			a.epoch, a.frozen_at, a.babe_at, a.grandpa_at
+		);
 	}
 	text
 }
-

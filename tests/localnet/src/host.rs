@@ -31,13 +31,14 @@ pub struct Ports {
 }
 
 impl Ports {
-	/// Five free ports.
+	/// Free ports for `hosts` Hosts, chosen together so that none gets another's.
 	///
 	/// # Errors
 	/// If there are none.
-	pub fn free() -> anyhow::Result<Self> {
-		let [rpc, p2p, prometheus, engine, agent] = free_ports()?;
-		Ok(Self { rpc, p2p, prometheus, engine, agent })
+	pub fn free(hosts: usize) -> anyhow::Result<Vec<Self>> {
+		let ports = free_ports(5 * hosts)?;
+		let of = |p: &[u16]| Self { rpc: p[0], p2p: p[1], prometheus: p[2], engine: p[3], agent: p[4] };
+		Ok(ports.chunks_exact(5).map(of).collect())
 	}
 }
 
@@ -130,8 +131,10 @@ impl Host {
 			.args(["--validator", "--no-mdns", "--no-telemetry", "--allow-private-ip"])
 			.args(["--rpc-methods", "unsafe", "--rpc-cors", "all", "--unsafe-force-node-key-generation"])
 			.args(["--name", &self.identity.name])
-			.arg("--chain").arg(&self.shared.spec)
-			.arg("--base-path").arg(self.dir.join("node"))
+			.arg("--chain")
+			.arg(&self.shared.spec)
+			.arg("--base-path")
+			.arg(self.dir.join("node"))
 			.args(["--rpc-port", &self.ports.rpc.to_string()])
 			.args(["--listen-addr", &format!("/ip4/127.0.0.1/tcp/{}", self.ports.p2p)])
 			.args(["--prometheus-port", &self.ports.prometheus.to_string()])
@@ -153,14 +156,24 @@ impl Host {
 	/// # Errors
 	/// If it cannot be started.
 	pub fn start_engine(&mut self) -> anyhow::Result<()> {
+		self.start_engine_with(&self.shared.model.clone())
+	}
+
+	/// Starts the engine with another model than the network's, under its name.
+	///
+	/// # Errors
+	/// If it cannot be started.
+	pub fn start_engine_with(&mut self, model: &Path) -> anyhow::Result<()> {
 		let mut command = Command::new(self.shared.binaries.join("pacer-engine"));
 		command
 			.arg("serve")
-			.arg("--model").arg(&self.shared.model)
+			.arg("--model")
+			.arg(model)
 			.args(["--served-model-name", &self.shared.model_name])
 			.args(["--host", "127.0.0.1", "--port", &self.ports.engine.to_string()])
 			.args(["--device", "cpu", "--threads", "1"]);
-		self.engine = Some(Process::spawn(&format!("{}'s engine", self.identity.name), command, &self.dir.join("engine.log"), 15)?);
+		self.engine =
+			Some(Process::spawn(&format!("{}'s engine", self.identity.name), command, &self.dir.join("engine.log"), 15)?);
 		Ok(())
 	}
 
@@ -174,10 +187,13 @@ impl Host {
 			.arg("run")
 			.args(["--node", &format!("ws://127.0.0.1:{}", self.ports.rpc)])
 			.args(["--engine", &format!("http://127.0.0.1:{}", self.ports.engine)])
-			.arg("--duty-key-file").arg(self.dir.join("duty.key"))
+			.arg("--duty-key-file")
+			.arg(self.dir.join("duty.key"))
 			.args(["--listen", &format!("127.0.0.1:{}", self.ports.agent)])
-			.arg("--data-dir").arg(self.dir.join("agent"))
-			.arg("--api-keys-file").arg(self.dir.join("api-keys"));
+			.arg("--data-dir")
+			.arg(self.dir.join("agent"))
+			.arg("--api-keys-file")
+			.arg(self.dir.join("api-keys"));
 		self.agent = Some(Process::spawn(&format!("{}'s agent", self.identity.name), command, &self.dir.join("agent.log"), 5)?);
 		Ok(())
 	}

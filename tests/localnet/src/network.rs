@@ -22,6 +22,10 @@ pub const GENESIS_HOSTS: [&str; 4] = ["Alice", "Bob", "Charlie", "Dave"];
 pub const DEVELOPER: &str = "Ferdie";
 /// The API key that the agents of a local network accept for the Developer.
 pub const API_KEY: &str = "sk-pacer-local-development";
+/// Another Developer, for whoever wants an account of its own to look at.
+pub const SECOND_DEVELOPER: &str = "Ferdie//stash";
+/// Its API key.
+pub const SECOND_API_KEY: &str = "sk-pacer-local-second";
 
 /// How to start a network.
 #[derive(Clone, Debug)]
@@ -58,7 +62,7 @@ impl Network {
 		let binaries = crate::binaries()?;
 		let model_name = "pacer-demo".to_string();
 		let names = &GENESIS_HOSTS[..options.hosts.min(GENESIS_HOSTS.len())];
-		let ports = names.iter().map(|_| Ports::free()).collect::<anyhow::Result<Vec<_>>>()?;
+		let ports = Ports::free(names.len())?;
 		let genesis = Genesis {
 			preset: if options.hosts == 1 { "development" } else { "local" }.into(),
 			endpoints: ports.iter().map(|p| format!("http://127.0.0.1:{}", p.agent)).collect(),
@@ -67,7 +71,6 @@ impl Network {
 		};
 		let spec = options.dir.join("spec.json");
 		spec::write(&binaries.join("pacer-node"), &genesis, &spec)?;
-		let developer: AccountId = dev_pair(&format!("//{DEVELOPER}")).public().into();
 		let node_keys: Vec<[u8; 32]> = names.iter().map(|name| blake2_256(format!("localnet/{name}").as_bytes())).collect();
 		let bootnodes = match (ports.first(), node_keys.first()) {
 			(Some(ports), Some(key)) => vec![address(ports.p2p, key)?],
@@ -79,7 +82,9 @@ impl Network {
 			model: options.model.clone(),
 			model_name,
 			bootnodes,
-			api_keys: vec![(API_KEY.into(), developer.to_string())],
+			api_keys: [(API_KEY, DEVELOPER), (SECOND_API_KEY, SECOND_DEVELOPER)]
+				.map(|(key, name)| (key.into(), developer(name).to_string()))
+				.into(),
 			dir: options.dir.clone(),
 		};
 		let mut hosts = Vec::new();
@@ -111,7 +116,15 @@ impl Network {
 	/// # Errors
 	/// If an extrinsic fails.
 	pub async fn fund_developer(&self, deposit: Balance, cap: Balance) -> anyhow::Result<()> {
-		let wallet = dev_pair(&format!("//{DEVELOPER}"));
+		self.fund(DEVELOPER, deposit, cap).await
+	}
+
+	/// Gives the Developer of that name a deposit and every agent an allowance from it.
+	///
+	/// # Errors
+	/// If an extrinsic fails.
+	pub async fn fund(&self, name: &str, deposit: Balance, cap: Balance) -> anyhow::Result<()> {
+		let wallet = dev_pair(&format!("//{name}"));
 		let mut calls: Vec<RuntimeCall> = vec![pallet_inference_ledger::Call::fund { amount: deposit }.into()];
 		for host in &self.hosts {
 			calls.push(pallet_inference_ledger::Call::allow { ta: host.identity.account(), cap_per_epoch: cap }.into());
@@ -125,7 +138,7 @@ impl Network {
 	/// # Errors
 	/// If a process or the registration fails.
 	pub async fn join(&mut self, name: &str) -> anyhow::Result<()> {
-		let ports = Ports::free()?;
+		let ports = Ports::free(1)?.pop().context("no ports")?;
 		let mut host = Host::new(Identity { name: name.into() }, ports.clone(), &self.shared)?;
 		host.start_node(&blake2_256(format!("localnet/{name}").as_bytes()), false)?;
 		if self.workers {
@@ -199,6 +212,11 @@ impl Network {
 		}
 		Ok(())
 	}
+}
+
+/// The account of a Developer, of whose name its key is derived.
+pub fn developer(name: &str) -> AccountId {
+	dev_pair(&format!("//{name}")).public().into()
 }
 
 /// An amount in whole tokens, for people.

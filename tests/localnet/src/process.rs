@@ -12,7 +12,8 @@ use std::{
 	time::{Duration, Instant},
 };
 
-use anyhow::{bail, Context};
+use anyhow::{bail, ensure, Context};
+use rand::Rng;
 
 /// A running child.
 pub struct Process {
@@ -29,7 +30,8 @@ impl Process {
 	/// # Errors
 	/// If the program cannot be started or the log not be written.
 	pub fn spawn(name: &str, mut command: Command, log: &Path, nice: i32) -> anyhow::Result<Self> {
-		let file = OpenOptions::new().create(true).append(true).open(log).with_context(|| format!("cannot write {}", log.display()))?;
+		let file =
+			OpenOptions::new().create(true).append(true).open(log).with_context(|| format!("cannot write {}", log.display()))?;
 		let log_start = file.metadata()?.len();
 		command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
 		let parent = std::process::id();
@@ -117,15 +119,36 @@ impl Drop for Process {
 	}
 }
 
-/// TCP ports that are free now, all different.
+/// Where ports are looked for: below those that the kernel gives to outgoing connections, so that none of these takes the
+/// port of a process while it restarts.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+/// Ports that are tried for each that is needed.
+const PORT_TRIES: usize = 100;
+
+/// `n` TCP ports of this machine that are free now, all different. What needs ports of its own asks for all of them at
+/// once: a port that was given before may be given again until somebody listens there.
 ///
 /// # Errors
-/// If there are none.
-pub fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
-	let listeners = (0..N).map(|_| std::net::TcpListener::bind(("127.0.0.1", 0))).collect::<Result<Vec<_>, _>>()?;
-	let mut ports = [0; N];
-	for (port, listener) in ports.iter_mut().zip(&listeners) {
-		*port = listener.local_addr()?.port();
+/// If there are too few.
+pub fn free_ports(n: usize) -> anyhow::Result<Vec<u16>> {
+	let mut rng = rand::thread_rng();
+	let tries = std::iter::repeat_with(|| std::net::TcpListener::bind(("127.0.0.1", rng.gen_range(PORTS))));
+	// Held until all are found, so that none is found twice.
+	let held: Vec<_> = tries.take(n * PORT_TRIES).filter_map(Result::ok).take(n).collect();
+	ensure!(held.len() == n, "only {} of {n} ports are free between {} and {}", held.len(), PORTS.start, PORTS.end);
+	Ok(held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect::<std::io::Result<_>>()?)
+}
+
+#[cfg(test)]
+mod tests {
+	use super::*;
+
+	#[test]
+	fn ports_should_all_differ_when_many_are_asked_for_at_once() {
+		let mut ports = free_ports(50).unwrap();
+		ports.sort_unstable();
+		ports.dedup();
+		assert_eq!(ports.len(), 50);
+		assert!(ports.iter().all(|port| PORTS.contains(port)));
 	}
-	Ok(ports)
 }

@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pacer_types::{
 	views::{ClockView, HostView, SprintView},
 	Phase,
@@ -17,6 +17,8 @@ pub struct Screen {
 	answer: Option<ProgressBar>,
 	/// Text of it so far.
 	partial: String,
+	/// Lines that wait for the answer that is coming in: plain lines cannot be drawn above it.
+	held: Vec<String>,
 	last_phase: Option<(u32, Phase)>,
 	last_table: Option<u32>,
 }
@@ -25,11 +27,13 @@ impl Screen {
 	/// A screen for `hosts` Hosts; bars only if stdout is a terminal.
 	pub fn new(hosts: usize) -> Self {
 		let bars = std::io::stdout().is_terminal().then(|| {
-			let multi = MultiProgress::new();
+			// Where the lines go, too: a redirected stderr takes nothing away. Bars are cut off at the terminal's edge, for
+			// wrapped ones cannot be drawn over.
+			let multi = MultiProgress::with_draw_target(ProgressDrawTarget::stdout());
 			let style = |t: &str| ProgressStyle::with_template(t).unwrap_or_else(|_| ProgressStyle::default_bar());
-			let phase = multi.add(ProgressBar::new(100).with_style(style("{prefix:>26} {bar:40.cyan/blue} {msg}")));
+			let phase = multi.add(ProgressBar::new(100).with_style(style("{prefix:>18} {bar:20.cyan/blue} {wide_msg}")));
 			let rows = (0..hosts + 1)
-				.map(|_| multi.add(ProgressBar::new(100).with_style(style("{prefix:>26} {bar:40.green/black} {msg}"))))
+				.map(|_| multi.add(ProgressBar::new(100).with_style(style("{prefix:>18} {bar:20.green/black} {wide_msg}"))))
 				.collect();
 			(multi, phase, rows)
 		});
@@ -37,7 +41,7 @@ impl Screen {
 			let style = ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
 			multi.insert(0, ProgressBar::new(1).with_style(style))
 		});
-		Self { bars, answer, partial: String::new(), last_phase: None, last_table: None }
+		Self { bars, answer, partial: String::new(), held: Vec::new(), last_phase: None, last_table: None }
 	}
 
 	/// A piece of an answer, as it streams in.
@@ -54,7 +58,7 @@ impl Screen {
 			None => {
 				print!("{text}");
 				let _ = std::io::stdout().flush();
-			},
+			}
 		}
 	}
 
@@ -65,27 +69,37 @@ impl Screen {
 			(Some((multi, ..)), Some(bar)) => {
 				bar.set_message("");
 				let _ = multi.println(format!("{text} {note}"));
-			},
+			}
 			_ if text.is_empty() => println!("  {note}"),
 			_ => println!(" {note}"),
+		}
+		for line in std::mem::take(&mut self.held) {
+			println!("{line}");
 		}
 	}
 
 	/// A line that stays.
-	pub fn line(&self, text: impl AsRef<str>) {
-		if self.bars.is_none() && !self.partial.is_empty() {
-			println!();
-		}
+	pub fn line(&mut self, text: impl Into<String>) {
+		let text = text.into();
 		match &self.bars {
 			Some((multi, ..)) => {
-				let _ = multi.println(text.as_ref());
-			},
-			None => println!("{}", text.as_ref()),
+				let _ = multi.println(text);
+			}
+			None if self.partial.is_empty() => println!("{text}"),
+			None => self.held.push(text),
 		}
 	}
 
 	/// Shows where the network stands.
-	pub fn update(&mut self, network: &Network, clock: &ClockView, hosts: &[HostView], sprint: &SprintView, block: u32, finalized: u32) {
+	pub fn update(
+		&mut self,
+		network: &Network,
+		clock: &ClockView,
+		hosts: &[HostView],
+		sprint: &SprintView,
+		block: u32,
+		finalized: u32,
+	) {
 		let now = &clock.now;
 		let left = now.phase_end.saturating_sub(now.slot) * clock.params.slot_ms / 1_000;
 		let length = now.phase_end.saturating_sub(now.phase_start).max(1);
@@ -100,7 +114,11 @@ impl Screen {
 				Phase::Audit => "Hosts recompute samples of each other's lists",
 				Phase::Switch => "new weights are announced, rewards settled",
 			};
-			self.line(format!("[epoch {}] {:<10} {left:>3} s  block {block}, final {finalized}  {what}", now.epoch, now.phase.name()));
+			self.line(format!(
+				"[epoch {}] {:<10} {left:>3} s  block {block}, final {finalized}  {what}",
+				now.epoch,
+				now.phase.name()
+			));
 			if now.phase == Phase::Audit {
 				for commit in &sprint.commits {
 					self.line(format!("            {:<8} claims {:>6} nonces", network.name_of(&commit.host), commit.count));
@@ -129,8 +147,11 @@ impl Screen {
 		}
 	}
 
-	/// Takes the bars away.
-	pub fn finish(&self) {
+	/// Takes the bars away, and shows what still waits.
+	pub fn finish(&mut self) {
+		if !self.partial.is_empty() {
+			self.end_answer("(cut off)");
+		}
 		if let Some((_, phase, rows)) = &self.bars {
 			phase.finish_and_clear();
 			self.answer.iter().for_each(|bar| bar.finish_and_clear());
@@ -147,7 +168,10 @@ fn host_table(network: &Network, hosts: &[HostView]) -> String {
 		let races = if host.may_race { "yes" } else { "not yet" };
 		text += &format!(
 			"\n            {:<8} {:>6} {:>10} {share:>5.1}% {:>11}  {races}",
-			network.name_of(&host.account), host.work, host.consensus, host.reputation
+			network.name_of(&host.account),
+			host.work,
+			host.consensus,
+			host.reputation
 		);
 	}
 	text

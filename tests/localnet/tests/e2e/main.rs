@@ -2,22 +2,28 @@
 //!
 //! Everything shares one network, because starting one costs half a minute and an epoch three.
 
+mod faults;
+
 use std::{
 	path::PathBuf,
 	process::{Command, Stdio},
-	time::Duration,
+	time::{Duration, Instant},
 };
 
 use anyhow::{ensure, Context};
 use futures::StreamExt;
 use pacer_localnet::{
 	account::{Report, Scanner, Ttft},
-	chain::number_of,
 	host::Identity,
 	load::{Client, QUESTIONS},
-	network::{Network, Options, API_KEY},
+	network::{Network, Options, API_KEY, SECOND_DEVELOPER},
 };
 use pacer_types::{views::ClockView, Phase, PCR};
+
+use faults::Bill;
+
+/// Name of the model that the network serves.
+const MODEL: &str = "pacer-demo";
 
 /// Longest wait for anything on the chain: more than an epoch.
 const PATIENCE: Duration = Duration::from_secs(260);
@@ -27,34 +33,13 @@ fn model() -> PathBuf {
 	std::env::var("PACER_DEMO_MODEL").map_or_else(|_| cache(), PathBuf::from)
 }
 
-/// Follows best blocks until `done` says so.
+/// Follows best blocks until `done` says so of the clock.
 async fn until(network: &Network, what: &str, done: impl Fn(&ClockView) -> bool) -> anyhow::Result<u32> {
-	let wait = async {
-		let mut heads = network.chain.follow(false).await?;
-		while let Some(head) = heads.next().await {
-			let number = number_of(&head?)?;
-			if done(&network.chain.clock().await?) {
-				return Ok(number);
-			}
-		}
-		anyhow::bail!("the node ended its reports")
-	};
-	tokio::time::timeout(PATIENCE, wait).await.with_context(|| format!("waiting for {what}"))?
-}
-
-/// Waits until the block is final; returns the height of the last final one.
-async fn until_final(network: &Network, block: u32) -> anyhow::Result<u32> {
-	let wait = async {
-		let mut heads = network.chain.follow(true).await?;
-		while let Some(head) = heads.next().await {
-			let number = number_of(&head?)?;
-			if number >= block {
-				return Ok(number);
-			}
-		}
-		anyhow::bail!("the node ended its reports")
-	};
-	tokio::time::timeout(Duration::from_secs(60), wait).await.with_context(|| format!("block {block} to become final"))?
+	let start = Instant::now();
+	let done = async |_| Ok(done(&network.chain.clock().await?));
+	let block = network.chain.wait(false, PATIENCE, what, done).await?;
+	println!("{what}: after {:.0} s, in block {block}", start.elapsed().as_secs_f64());
+	Ok(block)
 }
 
 fn reached(epoch: u32, phase: Phase) -> impl Fn(&ClockView) -> bool {
@@ -78,7 +63,7 @@ async fn ask(network: &Network, names: &[&str], n: usize) -> anyhow::Result<usiz
 	let mut asked = futures::stream::iter((0..n).map(|i| {
 		let name = names[i % names.len()];
 		let host = network.hosts.iter().find(|h| h.identity.name == name);
-		let client = host.map(|h| Client::new(&h.api(), Some(API_KEY), "pacer-demo"));
+		let client = host.map(|h| Client::new(&h.api(), Some(API_KEY), MODEL));
 		async move {
 			let client = client.context("no such Host")??;
 			client.chat(QUESTIONS[i % QUESTIONS.len()], |_| ()).await
@@ -95,47 +80,22 @@ async fn ask(network: &Network, names: &[&str], n: usize) -> anyhow::Result<usiz
 	Ok(answered)
 }
 
-/// Clients and wallets in the first epoch.
-async fn clients(network: &mut Network) -> anyhow::Result<()> {
-	let (api, engine, ws, dave) = {
-		let alice = network.host("Alice")?;
-		let (api, ws) = (alice.api(), format!("ws://127.0.0.1:{}", alice.ports.rpc));
-		let engine = format!("http://127.0.0.1:{}/v1", alice.ports.engine);
-		(api, engine, ws, format!("ws://127.0.0.1:{}", network.host("Eve")?.ports.rpc))
-	};
-	let openai = [("PACER_API", api), ("PACER_API_KEY", API_KEY.into()), ("PACER_ENGINE_API", engine)];
-	client("python/openai_client.py", &openai).await?;
-	client("js/openai.mjs", &openai).await?;
-	client("js/polkadot.mjs", &[("PACER_WS", ws.clone()), ("PACER_JOIN_WS", dave), ("PACER_NEW_HOST_NAME", "Polka".into())]).await?;
-	client("js/unsigned.mjs", &[("PACER_WS", ws), ("PACER_IDLE_HOST_URI", "//Eve".into())]).await
+/// The official OpenAI clients, through the network and straight at an engine.
+async fn openai_clients(network: &mut Network) -> anyhow::Result<()> {
+	let alice = network.host("Alice")?;
+	let engine = format!("http://127.0.0.1:{}/v1", alice.ports.engine);
+	let env = [("PACER_API", alice.api()), ("PACER_API_KEY", API_KEY.into()), ("PACER_ENGINE_API", engine)];
+	client("python/openai_client.py", &env).await?;
+	client("js/openai.mjs", &env).await
 }
 
-/// A second agent with the same key and folder must not start.
-fn second_agent_is_refused(network: &mut Network) -> anyhow::Result<()> {
-	let host = network.host("Bob")?;
-	let out = Command::new(pacer_localnet::binaries()?.join("pacer-agent"))
-		.args(["run", "--node", &format!("ws://127.0.0.1:{}", host.ports.rpc), "--listen", "127.0.0.1:0"])
-		.arg("--duty-key-file")
-		.arg(host.dir.join("duty.key"))
-		.arg("--data-dir")
-		.arg(host.dir.join("agent"))
-		.output()?;
-	let said = String::from_utf8_lossy(&out.stderr);
-	ensure!(!out.status.success() && said.contains("another agent"), "the second agent did not refuse to start: {said}");
-	Ok(())
-}
-
-/// An executor dies while requests run; nobody waits for it, and what it left is refunded.
-async fn executor_dies(network: &mut Network) -> anyhow::Result<()> {
-	let bob = network.host("Bob")?;
-	bob.agent.as_mut().context("no agent")?.kill();
-	bob.engine.as_mut().context("no engine")?.kill();
-	let answered = ask(network, &["Alice", "Charlie"], 10).await?;
-	ensure!(answered >= 8, "only {answered} of 10 requests were answered while one Host of four was dead");
-	let bob = network.host("Bob")?;
-	bob.start_engine()?;
-	bob.start_agent()?;
-	bob.ready().await
+/// Wallets, and what duty keys sign, made by a library that no one here wrote.
+async fn chain_clients(network: &mut Network) -> anyhow::Result<()> {
+	let ws = |port: u16| format!("ws://127.0.0.1:{port}");
+	let (alice, eve) = (ws(network.host("Alice")?.ports.rpc), ws(network.host("Eve")?.ports.rpc));
+	let join = [("PACER_WS", alice.clone()), ("PACER_JOIN_WS", eve), ("PACER_NEW_HOST_NAME", "Polka".into())];
+	client("js/polkadot.mjs", &join).await?;
+	client("js/unsigned.mjs", &[("PACER_WS", alice), ("PACER_IDLE_HOST_URI", "//Eve".into())]).await
 }
 
 /// Weight of a Host in an epoch.
@@ -145,24 +105,14 @@ async fn work_of(network: &Network, name: &str, epoch: u32) -> anyhow::Result<u6
 	Ok(view.weights.iter().find(|(who, ..)| *who == account).map_or(0, |(_, work, _)| *work))
 }
 
-async fn first_epoch(network: &mut Network) -> anyhow::Result<()> {
+async fn first_epoch(network: &mut Network) -> anyhow::Result<Bill> {
 	network.join("Eve").await.context("Eve joins")?;
-	clients(network).await?;
-	second_agent_is_refused(network)?;
-	executor_dies(network).await?;
-
-	// A node that restarts finds its chain again.
-	let dave = network.host("Dave")?;
-	dave.node.as_mut().context("no node")?.kill();
-	dave.start_node(&sp_crypto_hashing::blake2_256(b"localnet/Dave"), true)?;
-	dave.connect().await.context("Dave's node restarts")?;
-
-	// An agent that restarts in the middle of a race goes on with what its engine found.
-	until(network, "the race", reached(0, Phase::Race)).await?;
-	let charlie = network.host("Charlie")?;
-	charlie.agent.as_mut().context("no agent")?.kill();
-	charlie.start_agent()?;
-	charlie.ready().await?;
+	let bill = faults::executors_die(network).await?;
+	faults::node_catches_up(network).await?;
+	faults::agent_resumes(network).await?;
+	bill.refunded(network).await?;
+	chain_clients(network).await?;
+	faults::second_agent_is_refused(network)?;
 
 	until(network, "the second epoch", reached(1, Phase::Inference)).await?;
 	for name in ["Alice", "Bob", "Charlie", "Dave", "Eve"] {
@@ -170,16 +120,18 @@ async fn first_epoch(network: &mut Network) -> anyhow::Result<()> {
 		println!("{name} has weight {work} in epoch 1");
 		ensure!(work > 0, "{name} has no weight after the race");
 	}
-	Ok(())
+	Ok(bill)
 }
 
 async fn second_epoch(network: &mut Network) -> anyhow::Result<()> {
+	openai_clients(network).await?;
+	faults::cheaper_model_is_found_out(network, &model()).await?;
 	// Without an engine the agent keeps its other duties and says so.
 	network.host("Dave")?.engine.as_mut().context("no engine")?.kill();
 	// A Host that does not race loses its weight.
 	network.host("Eve")?.agent.as_mut().context("no agent")?.kill();
-	let answered = ask(network, &["Alice", "Bob", "Charlie"], 24).await?;
-	ensure!(answered >= 20, "only {answered} of 24 requests were answered without Dave's engine and Eve");
+	let answered = ask(network, &["Alice", "Bob", "Charlie"], 8).await?;
+	ensure!(answered >= 7, "only {answered} of 8 requests were answered without Dave's engine and Eve");
 	let dave = network.host("Dave")?;
 	ensure!(dave.agent.as_mut().is_some_and(|agent| agent.is_alive()), "Dave's agent ended with its engine");
 	let health: serde_json::Value =
@@ -191,6 +143,9 @@ async fn second_epoch(network: &mut Network) -> anyhow::Result<()> {
 	let ws = format!("ws://127.0.0.1:{}", network.host("Alice")?.ports.rpc);
 	client("js/claim.mjs", &[("PACER_WS", ws), ("PACER_CLAIM_WAIT_S", "30".into())]).await?;
 	until(network, "the third epoch", reached(2, Phase::Inference)).await?;
+	let race = network.chain.sprint(1).await?;
+	// A race with less than a third of the work of the one before does not count: a sign of a machine that is too busy.
+	ensure!(!race.skipped, "the race of epoch 1 did not count: {:?}", race.commits);
 	ensure!(work_of(network, "Eve", 2).await? == 0, "Eve has weight without having raced");
 	for name in ["Alice", "Bob", "Charlie", "Dave"] {
 		ensure!(work_of(network, name, 2).await? > 0, "{name} lost its weight");
@@ -205,7 +160,8 @@ fn check(report: &Report) -> anyhow::Result<()> {
 	ensure!(report.conservation_ok, "money was made or lost");
 	ensure!(i.finished >= 20, "only {} inferences finished", i.finished);
 	ensure!(i.verified >= 5, "only {} inferences were verified", i.verified);
-	ensure!(i.failed == 0, "{} honest answers failed", i.failed);
+	// Whose they are is checked when they fail.
+	ensure!(i.failed > 0, "no answer of a model that is not the promised one failed");
 	ensure!(i.refunded >= i.expired + i.failed, "an expired inference was not refunded");
 	ensure!(report.hosts.iter().any(|h| h.claimed > 0), "nothing was claimed");
 	for epoch in report.epochs.iter().filter(|e| e.epoch < 2) {
@@ -227,14 +183,17 @@ async fn e2e_network_should_race_serve_verify_and_pay_when_parts_of_it_fail() ->
 	let mut network = Network::start(&options).await?;
 	let outcome = async {
 		network.fund_developer(1_000 * PCR, 500 * PCR).await?;
-		first_epoch(&mut network).await?;
+		network.fund(SECOND_DEVELOPER, faults::DEPOSIT, faults::DEPOSIT).await?;
+		let bill = first_epoch(&mut network).await?;
 		second_epoch(&mut network).await?;
-		let best = until(&network, "a block", |_| true).await?;
-		let finalized = until_final(&network, best).await?;
+		let best = network.chain.best_number().await?;
+		let finalized = network.chain.wait(true, PATIENCE, "the last block's finality", async |n| Ok(n >= best)).await?;
 		let names = network.hosts.iter().map(|h| (h.identity.account(), h.identity.name.clone()));
 		let mut scanner = Scanner::new(names);
 		scanner.scan(&network.chain, finalized).await?;
-		check(&scanner.report(&network.chain, best, Ttft::default()).await?)
+		let report = scanner.report(&network.chain, best, Ttft::default()).await?;
+		check(&report)?;
+		bill.settled(&network, &report).await
 	}
 	.await;
 	if outcome.is_err() {
