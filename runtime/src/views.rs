@@ -59,10 +59,17 @@ pub fn duty_extrinsic(signed: SignedDutyCall) -> Vec<u8> {
 
 fn duty_call(signed: SignedDutyCall) -> Option<RuntimeCall> {
 	use pallet_inference_ledger::Call as Ledger;
+	use pallet_sprint::Call as Sprint;
 	let SignedDutyCall { header, call, signature } = signed;
 	Some(match call {
-		DutyCall::Commit { count, root } => pallet_sprint::Call::commit { header, count, root, signature }.into(),
-		DutyCall::VoteCount { subject, stands } => pallet_sprint::Call::vote_count { header, subject, stands, signature }.into(),
+		DutyCall::Commit { count, root } => Sprint::commit { header, count, root, signature }.into(),
+		DutyCall::Challenge { race, subject, position } => Sprint::challenge { header, race, subject, position, signature }.into(),
+		DutyCall::Answer { race, dispute, opening, hashes } =>
+			Sprint::answer { header, race, dispute, opening, hashes: hashes.try_into().ok()?, signature }.into(),
+		DutyCall::Refute { race, dispute, step } => Sprint::refute { header, race, dispute, step, signature }.into(),
+		DutyCall::DemandList { subject, with_deposit } => Sprint::demand_list { header, subject, with_deposit, signature }.into(),
+		DutyCall::PostOpenings { openings } =>
+			Sprint::post_openings { header, openings: openings.try_into().ok()?, signature }.into(),
 		DutyCall::RevealDutySeed { pre_output, proof } =>
 			pallet_reputation::Call::reveal_duty_seed { header, pre_output, proof, signature }.into(),
 		DutyCall::StartMany { records } => Ledger::start_many { header, records: records.try_into().ok()?, signature }.into(),

@@ -10,12 +10,12 @@ use crate::{
 	chain::{follow::Head, Api, View},
 	engine::Engines,
 	error::{Error, Result},
+	executor::running::Running,
 	gateway::auth::ApiKeys,
 	keys::KeyPair,
 	ledger::{queues::Queues, sequences::Sequences},
 	signing::Gate,
 	sprint::serve::ListServer,
-	executor::running::Running,
 	store::bundles::Bundles,
 };
 

@@ -8,6 +8,7 @@ use crate::{
 	error::{Error, Result},
 	gateway::auth::parse_account,
 	keys::KeyPair,
+	sprint::check::PRIVATE_SAMPLES,
 };
 
 /// Follows the chain for a Host, drives its engines, and serves the OpenAI API.
@@ -161,19 +162,33 @@ impl ProxyArgs {
 /// `sprint`
 #[derive(Debug, Subcommand)]
 pub enum SprintCommand {
-	/// Fetch a Host's list and check it as an agent would, without voting.
-	Audit {
-		/// WebSocket URL of a node.
-		#[arg(long, default_value = "ws://127.0.0.1:9944")]
-		node: String,
-		/// URL of an engine; without one the reference recomputes, where that is fast enough.
-		#[arg(long)]
-		engine: Option<String>,
-		/// Epoch of the race.
-		#[arg(long)]
-		epoch: u32,
-		/// The Host: address or hex.
-		#[arg(long)]
-		host: String,
-	},
+	/// Fetch the lists of a race and check them as an agent would. Needs no key and says nothing to the chain; exits
+	/// with 1 unless every list holds.
+	Audit(AuditArgs),
+}
+
+/// `sprint audit`
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+	/// WebSocket URL of a node.
+	#[arg(long, default_value = "ws://127.0.0.1:9944")]
+	pub node: String,
+	/// Who recomputes nonces: URL of an engine, or `reference`, which needs none and is slow for large networks.
+	#[arg(long, default_value = "reference")]
+	pub engine: String,
+	/// Epoch of the race.
+	#[arg(long)]
+	pub epoch: u32,
+	/// Only this Host: address or hex.
+	#[arg(long)]
+	pub host: Option<String>,
+	/// Check every position.
+	#[arg(long, conflicts_with = "samples")]
+	pub all: bool,
+	/// Random positions to check beside those that everyone checks.
+	#[arg(long, default_value_t = PRIVATE_SAMPLES)]
+	pub samples: usize,
+	/// Print JSON.
+	#[arg(long)]
+	pub json: bool,
 }

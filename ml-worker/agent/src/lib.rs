@@ -6,7 +6,7 @@
 //! # Parts
 //! - [`chain`]: the node. Every block becomes a [`chain::View`], which drives all loops.
 //! - [`engine`]: the engines, any of which may be absent.
-//! - [`sprint`]: the race: search, commitments, own list, audit of others.
+//! - [`sprint`]: the race: search, commitments, own list, audit of others, disputes.
 //! - [`gateway`]: the transfer agent: clients, payment, draw of executors, relay.
 //! - [`executor`]: what other transfer agents pass on.
 //! - [`ledger`]: records on their way to the chain, on disk until they took effect.

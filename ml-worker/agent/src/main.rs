@@ -1,6 +1,6 @@
 //! `pacer-agent`.
 
-use std::io::IsTerminal;
+use std::{io::IsTerminal, process::ExitCode};
 
 use clap::Parser;
 use pacer_agent::{
@@ -11,7 +11,7 @@ use pacer_agent::{
 use tracing_subscriber::EnvFilter;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> anyhow::Result<ExitCode> {
 	let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
 	let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
 	// Colours are for people, not for log files.
@@ -22,7 +22,12 @@ async fn main() -> anyhow::Result<()> {
 		Command::Keygen { out } => println!("0x{}", hex::encode(KeyPair::generate_to(&out)?.public())),
 		Command::Prove(args) => run::prove(args).await?,
 		Command::Proxy(args) => run::proxy(args).await?,
-		Command::Sprint { command } => run::sprint(command).await?,
+		// A list that does not hold is an answer, not an error.
+		Command::Sprint { command } => {
+			if !run::sprint(command).await? {
+				return Ok(ExitCode::FAILURE);
+			}
+		},
 	}
-	Ok(())
+	Ok(ExitCode::SUCCESS)
 }

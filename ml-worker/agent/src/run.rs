@@ -27,7 +27,14 @@ use crate::{
 	proxy::{self, Proxy},
 	server::{self, Service},
 	signing::Gate,
-	sprint::{audit::Auditor, driver::Driver, serve::ListServer},
+	sprint::{
+		audit::Auditor,
+		check::Recompute,
+		dispute::Disputer,
+		driver::Driver,
+		report::{Audit, Choice},
+		serve::ListServer,
+	},
 	status,
 	store::{bundles::Bundles, DataDir},
 	verifier::Verifier,
@@ -145,12 +152,13 @@ pub async fn run(args: RunArgs) -> Result<()> {
 	let mut tasks = JoinSet::new();
 	tasks.spawn(follow::run(node, api.clone(), key.clone(), views));
 	tasks.spawn(engines.clone().watch());
-	tasks.spawn(race(Driver::new(api.clone(), key.clone(), engines.clone(), data), head.clone()));
-	let auditor = Auditor::new(api.clone(), engines, http, OneShots::new(api.clone(), key.clone()));
-	tasks.spawn(on_heads("audit", head.clone(), auditor, |s, v| Box::pin(async move { s.step(&v).await })));
+	tasks.spawn(race(Driver::new(api.clone(), key.clone(), engines.clone(), data.clone()), head.clone()));
+	let once = || OneShots::new(api.clone(), key.clone());
+	tasks.spawn(audit(Auditor::new(api.clone(), engines, http, once()), head.clone()));
+	tasks.spawn(dispute(Disputer::new(api.clone(), data, once()), head.clone()));
 	let batcher = Batcher::new(api.clone(), key.clone(), queues);
 	tasks.spawn(on_heads("records", head.clone(), batcher, |s, v| Box::pin(async move { s.step(&v).await })));
-	let verifier = Verifier::new(app.clone(), OneShots::new(api, key));
+	let verifier = Verifier::new(app.clone(), once());
 	tasks.spawn(on_heads("verification", head.clone(), verifier, |s, v| Box::pin(async move { s.step(&v).await })));
 	tasks.spawn(prune(app.clone()));
 
@@ -180,6 +188,34 @@ async fn race(mut driver: Driver, mut head: Head) {
 		let Some(view) = head.borrow_and_update().clone() else { continue };
 		if let Err(e) = driver.step(&view).await {
 			tracing::warn!("race: {e}");
+		}
+	}
+}
+
+/// Steps the audit with every block, and whenever a check has ended: the windows of a dispute are short.
+async fn audit(mut auditor: Auditor, mut head: Head) {
+	loop {
+		tokio::select! {
+			changed = head.changed() => if changed.is_err() { return },
+			() = auditor.finished() => {},
+		}
+		let Some(view) = head.borrow_and_update().clone() else { continue };
+		if let Err(e) = auditor.step(&view).await {
+			tracing::warn!("audit: {e}");
+		}
+	}
+}
+
+/// Steps the disputes with every block, and whenever an evaluation has ended.
+async fn dispute(mut disputer: Disputer, mut head: Head) {
+	loop {
+		tokio::select! {
+			changed = head.changed() => if changed.is_err() { return },
+			() = disputer.finished() => {},
+		}
+		let Some(view) = head.borrow_and_update().clone() else { continue };
+		if let Err(e) = disputer.step(&view).await {
+			tracing::warn!("disputes: {e}");
 		}
 	}
 }
@@ -246,22 +282,32 @@ pub async fn prove(args: ProveArgs) -> Result<()> {
 	Ok(())
 }
 
-/// `pacer-agent sprint`
-pub async fn sprint(command: SprintCommand) -> Result<()> {
-	let SprintCommand::Audit { node, engine, epoch, host } = command;
-	let host = parse_account(&host).ok_or_else(|| Error::Settings("--host is no account".into()))?;
-	let node = Arc::new(Node::new(&node));
+/// `pacer-agent sprint`. Returns whether every list that was looked at holds.
+pub async fn sprint(command: SprintCommand) -> Result<bool> {
+	let SprintCommand::Audit(args) = command;
+	let parse = |host: &String| parse_account(host).ok_or_else(|| Error::Settings("--host is no account".into()));
+	let only = args.host.as_ref().map(parse).transpose()?;
+	let node = Arc::new(Node::new(&args.node));
 	let genesis = within("the node", node.genesis()).await?;
-	let api = Api::new(node, genesis);
 	let http = http_client()?;
-	let engines = Engines::new(engine.as_slice(), &http);
-	engines.check().await;
-	let (sprint, hosts) = futures::try_join!(api.sprint(epoch), api.hosts())?;
-	let audit = sprint.audit.ok_or_else(|| Error::Settings(format!("epoch {epoch} has no audit value (yet)")))?;
-	let commit = sprint.commits.iter().find(|c| c.host == host);
-	let commit = commit.ok_or_else(|| Error::Settings(format!("{host} committed to nothing in epoch {epoch}")))?;
-	let endpoint = hosts.iter().find(|h| h.account == host).and_then(|h| String::from_utf8(h.endpoint.clone()).ok());
-	let finding = crate::sprint::audit::check(&engines, &http, endpoint, &sprint, &audit, commit).await?;
-	println!("{host}: {} nonces: {finding:?}", commit.count);
-	Ok(())
+	let recompute = match args.engine.as_str() {
+		"reference" => Recompute::Reference,
+		url => {
+			let engines = Engines::new(&[url.to_owned()], &http);
+			engines.check().await;
+			if engines.healthy() == 0 {
+				return Err(Error::Engine(format!("{url} does not answer")));
+			}
+			Recompute::Now(engines)
+		},
+	};
+	let choice = if args.all { Choice::All } else { Choice::Sample { private: args.samples } };
+	let audit = Audit { api: Api::new(node, genesis), http, recompute, choice };
+	let report = audit.run(args.epoch, only.as_ref()).await?;
+	if args.json {
+		println!("{}", serde_json::to_string_pretty(&report).map_err(|e| Error::Settings(e.to_string()))?);
+	} else {
+		print!("{report}");
+	}
+	Ok(report.holds())
 }

@@ -13,8 +13,6 @@ use crate::{
 	chain::once::OneShots,
 	gateway::draw,
 	ledger::batcher::Batcher,
-	sprint::{audit::Auditor, list::NonceList},
-	store::DataDir,
 	testing::{app, serve, FakeChain, FakeEngine, Mode, MODEL},
 	verifier::{
 		check::{check, Outcome},
@@ -205,43 +203,4 @@ async fn verdict_should_be_a_fail_when_the_engine_says_so() {
 	assert!(matches!(silent, Outcome::Silent(_)));
 	let without_engine = check(&network.agents[0], &chain.view(0), view.inferences.get(&start.id).unwrap()).await;
 	assert!(matches!(without_engine, Outcome::Unable(_)), "abstaining is not rejecting");
-}
-
-#[tokio::test]
-async fn count_should_be_refuted_when_a_nonce_is_fake_and_stand_when_none_is() {
-	let (chain, engine, dir) = (FakeChain::four_hosts(), FakeEngine::start().await, tempfile::tempdir().unwrap());
-	let served = app(&chain, 1, &[], dir.path()).await;
-	// Host 1 found three nonces and committed to the first two.
-	let other = tempfile::tempdir().unwrap();
-	let data = Arc::new(DataDir::open(other.path(), &chain.key(1).public()).unwrap());
-	let mut list = NonceList::open(&data, 5, &[3; 32]).unwrap();
-	list.extend(&[40, 20, 30]).unwrap();
-	let root = pacer_sprint::tree::root_of(&[20, 40]).unwrap();
-	chain.commit(1, 2, root.into());
-	chain.enter(Phase::Audit);
-	let mut host = Arc::into_inner(served).unwrap();
-	host.lists = crate::sprint::serve::ListServer::new(chain.api(), data);
-	host.head = tokio::sync::watch::channel(Some(Arc::new(chain.view(1)))).1;
-	chain.set_endpoint(1, serve(Arc::new(host)).await);
-
-	let auditor = || {
-		let http = crate::run::http_client().unwrap();
-		let engines = crate::engine::Engines::new(&[engine.url()], &http);
-		(engines.clone(), Auditor::new(chain.api(), engines, http, OneShots::new(chain.api(), chain.key(0))))
-	};
-	for (fakes, stands) in [(vec![], true), (vec![40], false)] {
-		engine.set_fakes(&fakes);
-		let (engines, mut auditor) = auditor();
-		engines.check().await;
-		auditor.step(&chain.view(0)).await.unwrap();
-		let vote = chain.submitted().last().unwrap().call.clone();
-		assert_eq!(vote, DutyCall::VoteCount { subject: chain.account(1), stands });
-	}
-	// Nobody answers there: silence is a refusal only when Audit is nearly over.
-	let before = chain.submitted().len();
-	chain.set_endpoint(1, "http://127.0.0.1:9".into());
-	let (engines, mut auditor) = auditor();
-	engines.check().await;
-	auditor.step(&chain.view(0)).await.unwrap();
-	assert_eq!(chain.submitted().len(), before);
 }

@@ -203,4 +203,8 @@ impl<T: Config> HostBonds for Pallet<T> {
 	fn forfeit(who: &AccountId, amount: Balance) -> Balance {
 		Self::burn_bond(who, amount)
 	}
+
+	fn pay(who: &AccountId, amount: Balance, to: &AccountId) -> Balance {
+		Self::pay_bond(who, amount, to)
+	}
 }

@@ -46,7 +46,7 @@ pub mod pallet {
 		pallet_prelude::*,
 		traits::{
 			fungible::{Inspect, InspectHold, Mutate, MutateHold},
-			tokens::{Fortitude, Precision},
+			tokens::{Fortitude, Precision, Restriction},
 		},
 	};
 	use frame_system::pallet_prelude::*;
@@ -198,6 +198,15 @@ pub mod pallet {
 			/// The Host.
 			host: AccountId,
 			/// What was burned.
+			amount: Balance,
+		},
+		/// Part of a bond was paid to another account.
+		BondPaid {
+			/// The Host.
+			host: AccountId,
+			/// Who got it.
+			to: AccountId,
+			/// How much.
 			amount: Balance,
 		},
 	}
@@ -454,16 +463,35 @@ pub mod pallet {
 		pub(crate) fn burn_bond(who: &AccountId, amount: Balance) -> Balance {
 			let burned = T::Currency::burn_held(&HoldReason::Bond.into(), who, amount, Precision::BestEffort, Fortitude::Force)
 				.unwrap_or_default();
-			Hosts::<T>::mutate(who, |info| {
-				if let Some(info) = info {
-					info.bond = info.bond.saturating_sub(burned);
-					Locked::<T>::mutate(who, |locked| *locked = (*locked).min(info.bond));
-				}
-			});
+			Self::shrink_bond(who, burned);
 			if burned > 0 {
 				Self::deposit_event(Event::BondForfeited { host: who.clone(), amount: burned });
 			}
 			burned
+		}
+
+		/// Moves up to `amount` of a Host's bond to another account; returns what was moved. Nothing is moved to an
+		/// account that the amount would not keep alive.
+		pub(crate) fn pay_bond(who: &AccountId, amount: Balance, to: &AccountId) -> Balance {
+			let reason = HoldReason::Bond.into();
+			let free = Restriction::Free;
+			let paid = T::Currency::transfer_on_hold(&reason, who, to, amount, Precision::BestEffort, free, Fortitude::Force)
+				.unwrap_or_default();
+			Self::shrink_bond(who, paid);
+			if paid > 0 {
+				Self::deposit_event(Event::BondPaid { host: who.clone(), to: to.clone(), amount: paid });
+			}
+			paid
+		}
+
+		/// Notes that a bond got smaller.
+		fn shrink_bond(who: &AccountId, by: Balance) {
+			Hosts::<T>::mutate(who, |info| {
+				if let Some(info) = info {
+					info.bond = info.bond.saturating_sub(by);
+					Locked::<T>::mutate(who, |locked| *locked = (*locked).min(info.bond));
+				}
+			});
 		}
 
 		/// Checks the numbered invariants of the crate.

@@ -7,7 +7,10 @@ use pacer_types::{
 };
 use sp_runtime::traits::Zero;
 
-use crate::{Commits, Config, Event, NextPruned, Pallet, Params, SkipReason, Skips, Tallies, Totals, Track, Tracked, Weights};
+use crate::{
+	Asked, Commits, Config, Demands, Event, NextDispute, NextPruned, Pallet, Params, Salts, SkipReason, Skips, Struck, Totals,
+	Track, Tracked, Weights,
+};
 
 /// Epochs of which everything is kept, the current one included.
 const KEPT_EPOCHS: u32 = 3;
@@ -43,7 +46,8 @@ impl<T: Config> Pallet<T> {
 		if before.is_some_and(|track| track.session == session) {
 			return;
 		}
-		Tracked::<T>::put(Track { session, start: T::Slots::session_start(), blocks: 0 });
+		let slot = before.map_or(T::Slots::slot(), |track| track.slot);
+		Tracked::<T>::put(Track { session, start: T::Slots::session_start(), blocks: 0, slot });
 		let params = Params::<T>::get();
 		let place = |session| (params.epoch_of(session), params.phase_of(session).0);
 		let (epoch, phase) = place(session);
@@ -87,6 +91,7 @@ impl<T: Config> Pallet<T> {
 			if let Some(track) = track {
 				track.start = start;
 				track.blocks = track.blocks.saturating_add(1);
+				track.slot = T::Slots::slot();
 			}
 		});
 	}
@@ -114,21 +119,28 @@ impl<T: Config> Pallet<T> {
 		let room = left.saturating_sub(base).checked_div_per_component(&per_item).unwrap_or(PRUNED_PER_BLOCK);
 		let room = room.min(PRUNED_PER_BLOCK);
 		let room = u32::try_from(room).unwrap_or(0);
-		// Both prefixes and the three single entries.
-		if room < 8 {
+		// Four prefixes and five single entries.
+		const SINGLE: u32 = 5;
+		if room < 16 {
 			return base;
 		}
-		let half = room / 2;
-		let commits = Commits::<T>::clear_prefix(old, half, None);
-		let tallies = Tallies::<T>::clear_prefix(old, half.saturating_sub(3), None);
-		if commits.maybe_cursor.is_none() && tallies.maybe_cursor.is_none() {
+		let part = room.saturating_sub(SINGLE) / 4;
+		let pages = [
+			Commits::<T>::clear_prefix(old, part, None),
+			Struck::<T>::clear_prefix(old, part, None),
+			Asked::<T>::clear_prefix(old, part, None),
+			Demands::<T>::clear_prefix(old, part, None),
+		];
+		if pages.iter().all(|page| page.maybe_cursor.is_none()) {
 			Weights::<T>::remove(old);
 			Totals::<T>::remove(old);
 			Skips::<T>::remove(old);
+			Salts::<T>::remove(old);
+			NextDispute::<T>::remove(old);
 			NextPruned::<T>::put(old.saturating_add(1));
 		}
-		let removed = u64::from(commits.loops).saturating_add(u64::from(tallies.loops)).saturating_add(3);
+		let loops = pages.iter().fold(SINGLE, |sum, page| sum.saturating_add(page.loops));
+		let removed = u64::from(loops);
 		base.saturating_add(per_item.saturating_mul(removed))
 	}
 }
-

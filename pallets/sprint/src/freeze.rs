@@ -9,8 +9,8 @@ use pacer_types::{
 };
 
 use crate::{
-	Commits, Config, CountJudge, Event, Judge, Pallet, Params, Penalties, RaceRules, Recent, Recents, Rules, SkipReason,
-	Skips, Totals, WeightList, Weights,
+	Commits, Config, Event, Pallet, Params, Penalties, RaceRules, Recent, Recents, Rules, SkipReason, Skips, Struck, Totals,
+	WeightList, Weights,
 };
 
 impl<T: Config> EpochWeights for Pallet<T> {
@@ -100,13 +100,14 @@ impl<T: Config> Pallet<T> {
 		if Weights::<T>::contains_key(next) || now.epoch != epoch || now.phase != Phase::Switch {
 			return;
 		}
+		Self::settle_race(epoch);
 		let (standing, caught) = Self::close_race(epoch);
 		let list = match Self::race_weights(epoch, &standing) {
 			Ok(list) => list,
 			Err(reason) => {
 				Self::skip(epoch, reason);
 				Self::kept_weights(epoch)
-			},
+			}
 		};
 		Self::put_weights(next, list.clone());
 		Self::deposit_event(Event::WeightsFrozen { epoch: next, weights: list.into_inner() });
@@ -114,15 +115,14 @@ impl<T: Config> Pallet<T> {
 		T::OnEpoch::on_switch(epoch, &raced, &caught);
 	}
 
-	/// Splits those who committed into counts that stand, ascending by account, and Hosts that were caught; returns
-	/// the bonds of the former and burns those of the latter.
+	/// Splits those who committed into counts that stand, ascending by account, and Hosts that were struck; returns the
+	/// bonds of the former. Those of the latter went with the strike.
 	fn close_race(epoch: EpochIndex) -> (Vec<(AccountId, u32)>, Vec<AccountId>) {
 		let mut standing = Vec::new();
 		let mut caught = Vec::new();
 		for (host, commit) in Commits::<T>::iter_prefix(epoch) {
 			T::Bonds::release(&host, commit.bond);
-			if Judge::<T>::verdict(epoch, &host).struck {
-				T::Bonds::forfeit(&host, commit.bond);
+			if Struck::<T>::contains_key(epoch, &host) {
 				caught.push(host);
 			} else {
 				standing.push((host, commit.count));
@@ -193,9 +193,8 @@ impl<T: Config> Pallet<T> {
 		let pushed = |old: &[u32], count: u32| -> Recent {
 			Recent::truncate_from(core::iter::once(count).chain(old.iter().copied()).take(keep).collect())
 		};
-		let absent: Vec<(AccountId, Recent)> = Recents::<T>::iter()
-			.filter(|(host, _)| racers.binary_search_by(|(racer, _)| racer.cmp(host)).is_err())
-			.collect();
+		let absent: Vec<(AccountId, Recent)> =
+			Recents::<T>::iter().filter(|(host, _)| racers.binary_search_by(|(racer, _)| racer.cmp(host)).is_err()).collect();
 		for (host, old) in absent {
 			let new = pushed(&old, 0);
 			if new.iter().all(|count| *count == 0) {
@@ -210,13 +209,17 @@ impl<T: Config> Pallet<T> {
 		}
 	}
 
-	/// The weights of the epoch once more, without Hosts that have no session keys any more.
+	/// The weights of the epoch once more, without Hosts that have no session keys any more, and without those struck in
+	/// the race as long as the others have two thirds of the consensus weight: with fewer, strikes could end the chain.
 	fn kept_weights(epoch: EpochIndex) -> WeightList {
 		let old = Weights::<T>::get(epoch).unwrap_or_default();
 		let with_keys: Vec<HostWeight> = old.iter().filter(|w| T::SessionKeys::contains(&w.host)).cloned().collect();
 		if with_keys.is_empty() {
 			return old;
 		}
-		WeightList::truncate_from(with_keys)
+		let honest: Vec<HostWeight> = with_keys.iter().filter(|w| !Struck::<T>::contains_key(epoch, &w.host)).cloned().collect();
+		let ((_, before), (_, left)) = (Self::sums(&old), Self::sums(&honest));
+		let enough = !honest.is_empty() && left.saturating_mul(3) >= before.saturating_mul(2);
+		WeightList::truncate_from(if enough { honest } else { with_keys })
 	}
 }

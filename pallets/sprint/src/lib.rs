@@ -7,10 +7,21 @@
 //! - *frozen*: fixed for an epoch, in the first block of the Switch before it.
 //! - *skipped*: a race that does not count; the weights stay for one more epoch.
 //!
+//! - *sample*: the positions of a list that everyone checks; unknown to all until commits are closed.
+//! - *dispute*: a doubt about one position, decided by recomputing one step, or by silence.
+//! - *demand*: makes a Host that withholds its list post the sample on chain.
+//! - *struck*: a Host whose count was refuted; it is zero ([`Strike`] says why).
+//!
 //! # Life cycle
-//! The race value opens the race; `commit` in Race, the last one counts; in Audit, once the audit value is there, Hosts
-//! recompute samples and [`verdict`] decides which counts stand; the first block of Switch freezes the next epoch's
-//! weights. Whatever goes wrong in between only skips the race ([`SkipReason`]): a chain must not die of it.
+//! The race value opens the race; `commit` in Race, the last one counts. In Audit, once the audit value and the VRF
+//! outputs of two blocks are there, everybody recomputes samples; a count stands unless it is refuted, and one honest
+//! checker is enough to refute it: `challenge`, `answer`, `refute`, each within `D` slots. The first block of Switch
+//! decides what is left and freezes the next epoch's weights. Whatever goes wrong in between only skips the race
+//! ([`SkipReason`]): a chain must not die of it. A fake that is found later can be disputed in the Inference of the
+//! next epoch, and then costs the earnings of that epoch.
+//!
+//! What duty keys say comes as unsigned transactions and takes deposits out of the Host's bond; wallets have calls of
+//! their own with the suffix `_signed`.
 //!
 //! # How the runtime wires it
 //! - This pallet needs a **lower index than pallet-session** (its genesis must be built first).
@@ -25,42 +36,67 @@
 //! 1. A list of weights is strictly ascending by account; every work weight is positive and 1 <= consensus <= work.
 //! 2. `Totals` are the sums of `Weights`, and exist for the same epochs.
 //! 3. Frozen weights never change, and nothing is kept of epochs before `NextPruned`.
-//! 4. A commitment claims at least one nonce and locks `BondPerCount` for each.
-//! 5. A tally is the weight of those whose bits are set, and every one of them has weight.
+//! 4. A commitment claims at least one nonce and locks at most `BondPerCount` for each.
+//! 5. What is open (disputes, demands) and the deadlines in `Due` are the same, and `Due` is in the order of time.
+//! 6. Deposits on hold are those of what is open; the counts of open disputes are right and within their caps.
+//! 7. A struck Host has no locked bond and no open dispute, save those that `Ending` says are about to end. No dispute
+//!    about a race outlives its Switch, save late ones about the race before.
+//! 8. A demand weighs what its voices weigh; what was posted is strictly ascending; no struck Host has to post.
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;
 
+#[cfg(feature = "runtime-benchmarks")]
+pub mod benchmarking;
 mod clock;
+mod demand;
+mod dispute;
+mod events;
 mod freeze;
+#[cfg(any(test, feature = "try-runtime"))]
+mod invariants;
 #[cfg(test)]
 mod mock;
 mod race;
+mod refusal;
+mod sample;
+mod settle;
+mod storage;
 #[cfg(test)]
 mod tests;
 mod types;
-pub mod verdict;
 mod views;
 pub mod weights;
 
+pub use demand::Posted;
 pub use pallet::*;
+pub use settle::{EXPOSER_PERCENT, SETTLED_PER_BLOCK};
 pub use types::*;
-pub use verdict::{CountJudge, CountVerdict, Judge, MajorityVote};
 pub use weights::WeightInfo;
 
+use frame_support::pallet_macros::import_section;
 use pacer_types::{AccountId, Balance, EpochIndex};
 
+#[import_section(events::events)]
+#[import_section(storage::storage)]
 #[frame_support::pallet]
 pub mod pallet {
 	use super::*;
 	use alloc::vec::Vec;
-	use frame_support::{pallet_prelude::*, traits::Contains};
+	use frame_support::{
+		pallet_prelude::*,
+		traits::{
+			fungible::{Inspect, InspectHold, Mutate, MutateHold},
+			Contains,
+		},
+	};
 	use frame_system::pallet_prelude::*;
+	use pacer_sprint::{Opening, Preset, Step};
 	use pacer_types::{
 		duty::DutyHeader,
-		traits::{Beacon, DutyAuth, HostBonds, HostRegistry, OnEpoch, SlotSource},
+		traits::{Beacon, Bounties, DutyAuth, Earnings, HostBonds, HostRegistry, OnEpoch, SlotSource, Standing},
 		weights::HostWeight,
-		ClockParams, DutySignature, Hash, Phase,
+		ClockParams, DisputeId, DutySignature, Hash, Phase, Slot,
 	};
 
 	const STORAGE_VERSION: StorageVersion = StorageVersion::new(1);
@@ -87,67 +123,48 @@ pub mod pallet {
 		type SessionKeys: Contains<AccountId>;
 		/// Hears of races and epochs.
 		type OnEpoch: OnEpoch;
-		/// Bond that a Host locks for each nonce it claims, until the race is decided.
+		/// Holds the deposits of wallets.
+		type Currency: Inspect<AccountId, Balance = Balance>
+			+ Mutate<AccountId>
+			+ InspectHold<AccountId, Reason = Self::RuntimeHoldReason>
+			+ MutateHold<AccountId>;
+		/// The reason under which deposits are held.
+		type RuntimeHoldReason: From<HoldReason>;
+		/// What a Host earned in the epoch so far: a refuted count costs it.
+		type Earnings: Earnings;
+		/// Takes note of frauds found after Switch.
+		type Standing: Standing;
+		/// Remembers who exposed a fraud.
+		type Bounties: Bounties;
+		/// What a Host must have at stake for each nonce it claims, until the race is decided: earnings of the epoch, and
+		/// its bond for the rest.
 		#[pallet::constant]
 		type BondPerCount: Get<Balance>;
 		/// Largest count.
 		#[pallet::constant]
 		type MaxCount: Get<u32>;
-		/// Whether a Host may judge its own count: on a network of one Host only.
-		type AllowSelf: Get<bool>;
+		/// What a challenge, and a demand made alone, lock until they end.
+		#[pallet::constant]
+		type ChallengeDeposit: Get<Balance>;
+		/// Most disputes that one challenger may have open.
+		#[pallet::constant]
+		type MaxOpenPerChallenger: Get<u32>;
+		/// Most disputes that all wallets together may have open. Hosts always have room of their own.
+		#[pallet::constant]
+		type MaxWalletDisputes: Get<u32>;
 		/// Weights of calls.
 		type WeightInfo: WeightInfo;
+		/// Sets the scene for benchmarks.
+		#[cfg(feature = "runtime-benchmarks")]
+		type BenchmarkHelper: crate::benchmarking::BenchmarkHelper;
 	}
 
-	/// The clock's parameters; set at genesis, for ever.
-	#[pallet::storage]
-	pub type Params<T> = StorageValue<_, ClockParams, ValueQuery, DefaultParams>;
-
-	/// The clock of a chain whose genesis says nothing.
-	#[pallet::type_value]
-	pub fn DefaultParams() -> ClockParams {
-		ClockParams::PRODUCTION
+	/// Why money is held.
+	#[pallet::composite_enum]
+	pub enum HoldReason {
+		/// The deposit of a wallet that disputes.
+		Deposit,
 	}
-
-	/// What the race is; set at genesis, for ever.
-	#[pallet::storage]
-	pub type RaceRules<T> = StorageValue<_, Rules, ValueQuery>;
-
-	/// Frozen weights.
-	#[pallet::storage]
-	pub type Weights<T> = StorageMap<_, Twox64Concat, EpochIndex, WeightList>;
-
-	/// Sums of the frozen weights: work, consensus.
-	#[pallet::storage]
-	pub type Totals<T> = StorageMap<_, Twox64Concat, EpochIndex, (u64, u64), ValueQuery>;
-
-	/// Claims by epoch and Host.
-	#[pallet::storage]
-	pub type Commits<T> = StorageDoubleMap<_, Twox64Concat, EpochIndex, Blake2_128Concat, AccountId, Commitment>;
-
-	/// Votes on claims by epoch and Host that is judged.
-	#[pallet::storage]
-	pub type Tallies<T> = StorageDoubleMap<_, Twox64Concat, EpochIndex, Blake2_128Concat, AccountId, Tally>;
-
-	/// Races that do not count.
-	#[pallet::storage]
-	pub type Skips<T> = StorageMap<_, Twox64Concat, EpochIndex, SkipReason>;
-
-	/// Counts of the last races, for the mean. Empty where the mean is over one race.
-	#[pallet::storage]
-	pub type Recents<T> = StorageMap<_, Blake2_128Concat, AccountId, Recent>;
-
-	/// Hosts that get no weight from the next race that counts.
-	#[pallet::storage]
-	pub type Penalties<T> = StorageMap<_, Blake2_128Concat, AccountId, ()>;
-
-	/// The session that runs.
-	#[pallet::storage]
-	pub type Tracked<T> = StorageValue<_, Track>;
-
-	/// First epoch of which something may be left in state.
-	#[pallet::storage]
-	pub type NextPruned<T> = StorageValue<_, EpochIndex, ValueQuery>;
 
 	/// Clock, race and first weights.
 	#[pallet::genesis_config]
@@ -191,88 +208,17 @@ pub mod pallet {
 		}
 	}
 
-	/// What happened.
-	#[pallet::event]
-	#[pallet::generate_deposit(pub(super) fn deposit_event)]
-	pub enum Event<T: Config> {
-		/// A phase began.
-		PhaseChanged {
-			/// The epoch.
-			epoch: EpochIndex,
-			/// The phase.
-			phase: Phase,
-		},
-		/// A Host committed to its nonces; replaces its earlier commitment of the epoch.
-		Committed {
-			/// The epoch.
-			epoch: EpochIndex,
-			/// The Host.
-			host: AccountId,
-			/// Nonces it claims.
-			count: u32,
-			/// Root of their range tree.
-			root: Hash,
-		},
-		/// A commitment was dropped because its bond could not be locked; the earlier one stays.
-		CommitDropped {
-			/// The epoch.
-			epoch: EpochIndex,
-			/// The Host.
-			host: AccountId,
-			/// Nonces it claims.
-			count: u32,
-		},
-		/// A Host judged another's count.
-		CountJudged {
-			/// The epoch.
-			epoch: EpochIndex,
-			/// Who judged.
-			voter: AccountId,
-			/// Whose count.
-			subject: AccountId,
-			/// Whether it stands.
-			stands: bool,
-			/// Consensus weight of the voter.
-			weight: u64,
-		},
-		/// A count is refuted: it will be zero.
-		CountRefuted {
-			/// The epoch.
-			epoch: EpochIndex,
-			/// Whose count.
-			subject: AccountId,
-		},
-		/// The race of an epoch does not count; weights stay for one more epoch.
-		SprintSkipped {
-			/// The epoch.
-			epoch: EpochIndex,
-			/// Why.
-			reason: SkipReason,
-		},
-		/// The weights of an epoch are fixed.
-		WeightsFrozen {
-			/// The epoch in which they will be used.
-			epoch: EpochIndex,
-			/// The weights.
-			weights: Vec<HostWeight>,
-		},
-		/// A Host will get no weight from the next race that counts.
-		Penalised {
-			/// The Host.
-			host: AccountId,
-		},
-	}
-
 	#[pallet::hooks]
 	impl<T: Config> Hooks<BlockNumberFor<T>> for Pallet<T> {
 		fn on_initialize(_now: BlockNumberFor<T>) -> Weight {
 			Self::sync();
-			T::WeightInfo::track()
+			T::WeightInfo::track().saturating_add(Self::sweep())
 		}
 
 		fn on_finalize(_now: BlockNumberFor<T>) {
 			Self::sync();
 			Self::note_block();
+			Self::note_salt();
 		}
 
 		fn on_idle(_now: BlockNumberFor<T>, left: Weight) -> Weight {
@@ -286,6 +232,8 @@ pub mod pallet {
 
 		fn integrity_test() {
 			assert!(T::MaxCount::get() > 0, "nobody could commit");
+			assert!(T::ChallengeDeposit::get() > 0, "a false dispute would cost nothing");
+			assert!(T::MaxOpenPerChallenger::get() > 0 && T::MaxWalletDisputes::get() > 0, "nobody could dispute");
 		}
 	}
 
@@ -313,59 +261,164 @@ pub mod pallet {
 			Ok(())
 		}
 
-		/// Says whether the count of `subject` stands. Unsigned, by the duty key of a Host with consensus weight, once
-		/// for each subject, in Audit after the audit value. Emits `CountJudged`, and `CountRefuted` when it decides.
+		/// Doubts `position` of the list of `subject`. Unsigned, by a Host's duty key, once for each position; locks
+		/// `ChallengeDeposit` of its bond. From the audit value to the end of Audit's first half, a little longer for
+		/// positions posted after a demand; or in the next epoch's Inference. Emits `Challenged`.
 		#[pallet::call_index(1)]
-		#[pallet::weight((T::WeightInfo::vote_count(), Pays::No))]
-		#[pallet::authorize(|_source: TransactionSource, header: &DutyHeader, subject: &AccountId, stands: &bool, signature: &DutySignature| {
-			Self::authorize_vote(header, subject, *stands, signature).map(|valid| (valid, Weight::zero()))
+		#[pallet::weight((T::WeightInfo::challenge(), DispatchClass::Operational, Pays::No))]
+		#[pallet::authorize(|_source: TransactionSource, header: &DutyHeader, race: &EpochIndex, subject: &AccountId, position: &u32, signature: &DutySignature| {
+			Self::authorize_challenge(header, *race, subject, *position, signature).map(|valid| (valid, Weight::zero()))
 		})]
 		#[pallet::weight_of_authorize(T::WeightInfo::authorize())]
-		pub fn vote_count(
+		pub fn challenge(
 			origin: OriginFor<T>,
 			header: DutyHeader,
+			race: EpochIndex,
 			subject: AccountId,
-			stands: bool,
+			position: u32,
 			_signature: DutySignature,
 		) -> DispatchResult {
 			ensure_authorized(origin)?;
-			Self::do_vote(header, subject, stands);
+			Self::do_challenge(race, Party { who: header.host, wallet: false }, subject, position);
+			Ok(())
+		}
+
+		/// Opens the challenged position and claims the states of its nonce: `L + 2` hashes, of `x_0 .. x_L` and of `y`.
+		/// Unsigned, by the duty key of the Host, within `D` slots of the challenge. Emits `Answered`.
+		#[pallet::call_index(2)]
+		#[pallet::weight((T::WeightInfo::answer(), DispatchClass::Operational, Pays::No))]
+		#[pallet::authorize(|_source: TransactionSource, header: &DutyHeader, race: &EpochIndex, dispute: &DisputeId, opening: &Opening, hashes: &StateHashes, signature: &DutySignature| {
+			Self::authorize_answer(header, *race, *dispute, opening, hashes, signature).map(|valid| (valid, Weight::zero()))
+		})]
+		#[pallet::weight_of_authorize(T::WeightInfo::authorize_proof())]
+		pub fn answer(
+			origin: OriginFor<T>,
+			_header: DutyHeader,
+			race: EpochIndex,
+			dispute: DisputeId,
+			opening: Opening,
+			hashes: StateHashes,
+			_signature: DutySignature,
+		) -> DispatchResult {
+			ensure_authorized(origin)?;
+			Self::do_answer(race, dispute, opening.nonce, hashes);
+			Ok(())
+		}
+
+		/// Names a false step of an answer; the runtime recomputes it and decides. Unsigned, by the duty key of the Host
+		/// that challenged, within `D` slots of the answer. Emits `DisputeWon` and `CountRefuted`, or `DisputeLost`.
+		#[pallet::call_index(3)]
+		#[pallet::weight((Pallet::<T>::refute_weight(step), DispatchClass::Operational, Pays::No))]
+		#[pallet::authorize(|_source: TransactionSource, header: &DutyHeader, race: &EpochIndex, dispute: &DisputeId, step: &Step, signature: &DutySignature| {
+			Self::authorize_refute(header, *race, *dispute, step, signature).map(|valid| (valid, Weight::zero()))
+		})]
+		#[pallet::weight_of_authorize(T::WeightInfo::authorize_proof())]
+		pub fn refute(
+			origin: OriginFor<T>,
+			_header: DutyHeader,
+			race: EpochIndex,
+			dispute: DisputeId,
+			step: Step,
+			_signature: DutySignature,
+		) -> DispatchResult {
+			ensure_authorized(origin)?;
+			Self::do_refute(race, dispute, &step);
+			Ok(())
+		}
+
+		/// Demands that `subject` posts the openings of its sampled positions. Unsigned, by a Host's duty key: as one
+		/// voice among [`pacer_types::duty::DEMAND_SHARE`] percent of the consensus weight, or alone `with_deposit`.
+		/// Emits `ListDemanded` when it is strong enough.
+		#[pallet::call_index(4)]
+		#[pallet::weight((T::WeightInfo::demand_list(), DispatchClass::Operational, Pays::No))]
+		#[pallet::authorize(|_source: TransactionSource, header: &DutyHeader, subject: &AccountId, with_deposit: &bool, signature: &DutySignature| {
+			Self::authorize_demand(header, subject, *with_deposit, signature).map(|valid| (valid, Weight::zero()))
+		})]
+		#[pallet::weight_of_authorize(T::WeightInfo::authorize())]
+		pub fn demand_list(
+			origin: OriginFor<T>,
+			header: DutyHeader,
+			subject: AccountId,
+			with_deposit: bool,
+			_signature: DutySignature,
+		) -> DispatchResult {
+			ensure_authorized(origin)?;
+			Self::do_demand(header.epoch, Party { who: header.host, wallet: false }, subject, with_deposit);
+			Ok(())
+		}
+
+		/// Posts openings that were demanded: sampled positions that are not posted yet, ascending. Unsigned, by the
+		/// duty key of the Host, within `D` slots of the demand. Emits `ListPosted`.
+		#[pallet::call_index(5)]
+		#[pallet::weight((T::WeightInfo::post_openings(), DispatchClass::Operational, Pays::No))]
+		#[pallet::authorize(|_source: TransactionSource, header: &DutyHeader, openings: &Posted, signature: &DutySignature| {
+			Self::authorize_post(header, openings, signature).map(|valid| (valid, Weight::zero()))
+		})]
+		#[pallet::weight_of_authorize(T::WeightInfo::authorize_proof())]
+		pub fn post_openings(
+			origin: OriginFor<T>,
+			header: DutyHeader,
+			openings: Posted,
+			_signature: DutySignature,
+		) -> DispatchResult {
+			ensure_authorized(origin)?;
+			Self::do_post(header.epoch, header.host, &openings);
+			Ok(())
+		}
+
+		/// As `challenge`, by a wallet, on whose account the deposit is held.
+		#[pallet::call_index(6)]
+		#[pallet::weight(T::WeightInfo::challenge())]
+		pub fn challenge_signed(origin: OriginFor<T>, race: EpochIndex, subject: AccountId, position: u32) -> DispatchResult {
+			let by = Party { who: ensure_signed(origin)?, wallet: true };
+			Self::check_challenge(race, &by, &subject, position).map_err(Error::<T>::from)?;
+			Self::do_challenge(race, by, subject, position);
+			Ok(())
+		}
+
+		/// As `refute`, by the wallet that challenged. Costs nothing if the step is false.
+		#[pallet::call_index(7)]
+		#[pallet::weight((Pallet::<T>::refute_weight(step), DispatchClass::Operational))]
+		pub fn refute_signed(
+			origin: OriginFor<T>,
+			race: EpochIndex,
+			dispute: DisputeId,
+			step: Step,
+		) -> DispatchResultWithPostInfo {
+			let by = Party { who: ensure_signed(origin)?, wallet: true };
+			if let Err(refusal) = Self::check_refute(&by, race, dispute, &step) {
+				// Nothing was recomputed: the block gets the room back that was set aside for it.
+				let error = Error::<T>::from(refusal).into();
+				return Err(sp_runtime::DispatchErrorWithPostInfo {
+					post_info: Some(T::WeightInfo::authorize_proof()).into(),
+					error,
+				});
+			}
+			let won = Self::do_refute(race, dispute, &step);
+			Ok(if won { Pays::No.into() } else { Pays::Yes.into() })
+		}
+
+		/// As `demand_list` with a deposit, by a wallet.
+		#[pallet::call_index(8)]
+		#[pallet::weight(T::WeightInfo::demand_list())]
+		pub fn demand_list_signed(origin: OriginFor<T>, race: EpochIndex, subject: AccountId) -> DispatchResult {
+			let by = Party { who: ensure_signed(origin)?, wallet: true };
+			Self::check_demand(race, &by, &subject, true).map_err(Error::<T>::from)?;
+			Self::do_demand(race, by, subject, true);
 			Ok(())
 		}
 	}
 
 	impl<T: Config> Pallet<T> {
-		/// Checks the numbered invariants of the crate.
-		#[cfg(any(test, feature = "try-runtime"))]
-		pub fn do_try_state() -> Result<(), sp_runtime::TryRuntimeError> {
-			let first = NextPruned::<T>::get();
-			let mut epochs = 0usize;
-			for (epoch, list) in Weights::<T>::iter() {
-				epochs = epochs.saturating_add(1);
-				let ascending = list.windows(2).all(|pair| matches!(pair, [a, b] if a.host < b.host));
-				ensure!(ascending, "1: weights are not strictly ascending");
-				ensure!(list.iter().all(|w| w.consensus >= 1 && w.consensus <= w.work), "1: a weight is out of range");
-				ensure!(Totals::<T>::get(epoch) == Self::sums(&list), "2: totals are not the sums of the weights");
-				ensure!(epoch >= first, "3: old weights are kept");
+		/// Weight of recomputing a step: that of the network that is raced, whose dearest step is a layer.
+		fn refute_weight(step: &Step) -> Weight {
+			match step {
+				Step::Input | Step::Order { .. } => T::WeightInfo::refute(Preset::Dev),
+				Step::Layer { .. } | Step::Output { .. } => {
+					let preset = Preset::from_index(RaceRules::<T>::get().preset).unwrap_or(Preset::Whitepaper);
+					T::DbWeight::get().reads(1).saturating_add(T::WeightInfo::refute(preset))
+				}
 			}
-			ensure!(Totals::<T>::iter_keys().count() == epochs, "2: totals without weights");
-			let (bond, most) = (T::BondPerCount::get(), T::MaxCount::get());
-			for (epoch, _, commit) in Commits::<T>::iter() {
-				ensure!(epoch >= first, "3: an old commitment is kept");
-				ensure!(commit.count > 0 && commit.count <= most, "4: a count is out of range");
-				let due = bond.saturating_mul(u128::from(commit.count));
-				ensure!(commit.bond == due || Self::is_decided(epoch), "4: a bond is not what the count needs");
-			}
-			for (epoch, _, tally) in Tallies::<T>::iter() {
-				ensure!(epoch >= first, "3: an old tally is kept");
-				let Some(list) = Weights::<T>::get(epoch) else { continue };
-				let places = 0..(tally.voted.len() as u32).saturating_mul(8);
-				let voted = places.filter(|place| tally.has_voted(*place));
-				let sum = voted.map(|place| list.get(place as usize).map(|w| w.consensus)).sum::<Option<u64>>();
-				ensure!(sum == Some(tally.stands.saturating_add(tally.refuted)), "5: a tally is not the weight of its voters");
-			}
-			ensure!(Recents::<T>::iter_keys().count() <= pacer_types::MAX_HOSTS as usize * MAX_MEAN as usize, "3: too many recent counts");
-			Ok(())
 		}
 	}
 }

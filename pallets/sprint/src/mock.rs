@@ -1,16 +1,16 @@
 //! A runtime around the pallet: the real `pallet-hosts`, and a driver that makes blocks, rotates sessions and leaves out
 //! BABE epochs as the real pallets do. Beacon and session keys are switches that tests set.
 
-use std::{cell::RefCell, collections::BTreeSet};
+mod doubles;
 
 use frame_support::{
 	derive_impl, parameter_types,
-	traits::{Authorize, ConstU128, Contains, OnFinalize, OnInitialize},
+	traits::{Authorize, ConstU128, ConstU32, OnFinalize, OnInitialize},
 };
 use pacer_types::{
-	duty::{signing_hash, CallKind, DutyHeader, Lane},
+	duty::{signing_hash, CallKind, DutyCall, DutyHeader, Lane},
 	node_key,
-	traits::{Beacon, BeaconValue, DutyAuth, EpochClock, OnEpoch, SlotSource},
+	traits::{DutyAuth, EpochClock, SlotSource},
 	AccountId, Balance, ClockParams, EpochIndex, Hash, Phase, SessionIndex, Slot, PCR,
 };
 use sp_core::{sr25519, Pair};
@@ -18,10 +18,11 @@ use sp_runtime::{
 	generic,
 	traits::{BlakeTwo256, Dispatchable, IdentityLookup},
 	transaction_validity::{InvalidTransaction, TransactionSource, TransactionValidityError, ValidTransaction},
-	BuildStorage, MultiSignature,
+	BuildStorage, DispatchResult, MultiSignature,
 };
 
 use crate as pallet_sprint;
+pub use doubles::*;
 
 pub type TxExtension = (frame_system::AuthorizeCall<Test>,);
 pub type Extrinsic = generic::UncheckedExtrinsic<AccountId, RuntimeCall, MultiSignature, TxExtension>;
@@ -107,7 +108,11 @@ parameter_types! {
 	pub const Bond: Balance = 1_000 * PCR;
 	pub const BondPerCount: Balance = PCR;
 	pub const MaxCount: u32 = 2_000;
-	pub static AllowSelf: bool = false;
+	pub const ChallengeDeposit: Balance = 10 * PCR;
+	/// Whether blocks have VRF outputs.
+	pub static VrfOutputs: bool = true;
+	/// What every Host earned in the current epoch.
+	pub static Earned: Balance = 0;
 	/// Whether the race value of the current epoch is there.
 	pub static RaceValue: bool = true;
 	/// Whether the audit value of the current epoch is there.
@@ -128,91 +133,30 @@ impl pallet_hosts::Config for Test {
 }
 
 impl crate::Config for Test {
-	type AllowSelf = AllowSelf;
 	type Auth = Hosts;
 	type Beacon = FakeBeacon;
+	#[cfg(feature = "runtime-benchmarks")]
+	type BenchmarkHelper = Slots;
 	type BondPerCount = BondPerCount;
 	type Bonds = Hosts;
+	type Bounties = Recorder;
+	type ChallengeDeposit = ChallengeDeposit;
+	type Currency = Balances;
+	type Earnings = Recorder;
 	type Hosts = Hosts;
 	type MaxCount = MaxCount;
+	type MaxOpenPerChallenger = ConstU32<4>;
+	type MaxWalletDisputes = ConstU32<6>;
 	type OnEpoch = Recorder;
+	type RuntimeHoldReason = RuntimeHoldReason;
 	type SessionKeys = WithKeys;
 	type Slots = Slots;
+	type Standing = Recorder;
 	type WeightInfo = ();
 }
 
 /// Slot of the first block.
 pub const GENESIS_SLOT: Slot = 1_000;
-
-pub struct Slots;
-impl SlotSource for Slots {
-	fn session() -> SessionIndex {
-		Session::get()
-	}
-	fn session_start() -> Slot {
-		GENESIS_SLOT + BabeEpoch::get() * u64::from(Sprint::params().session_slots)
-	}
-	fn slot() -> Slot {
-		CurrentSlot::get()
-	}
-	fn babe_epoch() -> u64 {
-		BabeEpoch::get()
-	}
-}
-
-pub struct FakeBeacon;
-impl Beacon for FakeBeacon {
-	fn value(epoch: EpochIndex, which: BeaconValue) -> Option<[u8; 32]> {
-		let there = match which {
-			BeaconValue::Race => RaceValue::get(),
-			BeaconValue::Audit => AuditValue::get(),
-		};
-		there.then_some([epoch as u8; 32])
-	}
-	fn latest() -> [u8; 32] {
-		[0; 32]
-	}
-}
-
-thread_local! {
-	static KEYLESS: RefCell<BTreeSet<AccountId>> = const { RefCell::new(BTreeSet::new()) };
-	static HEARD: RefCell<Vec<Heard>> = const { RefCell::new(Vec::new()) };
-	static QUEUED: RefCell<Vec<(SessionIndex, Vec<AccountId>)>> = const { RefCell::new(Vec::new()) };
-}
-
-/// What [`OnEpoch`] was told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard {
-	Switch { epoch: EpochIndex, raced: Vec<AccountId>, caught: Vec<AccountId> },
-	Start(EpochIndex),
-}
-
-pub struct Recorder;
-impl OnEpoch for Recorder {
-	fn on_switch(epoch: EpochIndex, raced: &[AccountId], caught: &[AccountId]) {
-		HEARD.with(|h| h.borrow_mut().push(Heard::Switch { epoch, raced: raced.to_vec(), caught: caught.to_vec() }));
-	}
-	fn on_epoch_start(epoch: EpochIndex) {
-		HEARD.with(|h| h.borrow_mut().push(Heard::Start(epoch)));
-	}
-}
-
-/// What was heard so far.
-pub fn heard() -> Vec<Heard> {
-	HEARD.with(|h| h.borrow().clone())
-}
-
-/// Answers of the session manager that were not `None`: the session and its authorities.
-pub fn queued() -> Vec<(SessionIndex, Vec<AccountId>)> {
-	QUEUED.with(|q| q.borrow().clone())
-}
-
-pub struct WithKeys;
-impl Contains<AccountId> for WithKeys {
-	fn contains(who: &AccountId) -> bool {
-		!KEYLESS.with(|k| k.borrow().contains(who))
-	}
-}
 
 /// Purges a Host's session keys.
 pub fn purge_keys(name: &str) {
@@ -234,6 +178,9 @@ pub fn duty_pair(name: &str) -> sr25519::Pair {
 
 /// All Hosts; the first four have weight at genesis.
 pub const NAMES: [&str; 5] = ["Alice", "Bob", "Charlie", "Dave", "Eve"];
+
+/// Accounts that are no Hosts.
+pub const WALLETS: [&str; 3] = ["Wanda", "Walt", "Wilma"];
 
 /// Ends the current block and begins one in this slot, as the executive, pallet-session and BABE do.
 pub fn begin_block(slot: Slot) {
@@ -288,19 +235,41 @@ pub fn commit(name: &str, count: u32) -> crate::Call<Test> {
 }
 
 pub fn commit_with(signer: &str, header: DutyHeader, count: u32) -> crate::Call<Test> {
-	let root = Hash::repeat_byte(count as u8);
+	commit_root(signer, header, count, Hash::repeat_byte(count as u8))
+}
+
+pub fn commit_root(signer: &str, header: DutyHeader, count: u32, root: Hash) -> crate::Call<Test> {
 	let message = signing_hash(&Hosts::genesis_hash(), &header, CallKind::Commit, &(count, root));
 	crate::Call::commit { header, count, root, signature: duty_pair(signer).sign(&message) }
 }
 
-pub fn vote(name: &str, subject: &str, stands: bool) -> crate::Call<Test> {
-	vote_with(name, header(name), subject, stands)
+/// Any duty call, signed by the Host itself.
+pub fn say(name: &str, call: DutyCall) -> crate::Call<Test> {
+	say_with(name, header(name), call)
 }
 
-pub fn vote_with(signer: &str, header: DutyHeader, subject: &str, stands: bool) -> crate::Call<Test> {
-	let subject = account(subject);
-	let message = signing_hash(&Hosts::genesis_hash(), &header, CallKind::VoteCount, &(&subject, stands));
-	crate::Call::vote_count { header, subject, stands, signature: duty_pair(signer).sign(&message) }
+pub fn say_with(signer: &str, header: DutyHeader, call: DutyCall) -> crate::Call<Test> {
+	let signature = duty_pair(signer).sign(&call.signing_hash(&Hosts::genesis_hash(), &header));
+	match call {
+		DutyCall::Challenge { race, subject, position } => crate::Call::challenge { header, race, subject, position, signature },
+		DutyCall::Answer { race, dispute, opening, hashes } => {
+			crate::Call::answer { header, race, dispute, opening, hashes: hashes.try_into().expect("fits"), signature }
+		}
+		DutyCall::Refute { race, dispute, step } => crate::Call::refute { header, race, dispute, step, signature },
+		DutyCall::DemandList { subject, with_deposit } => crate::Call::demand_list { header, subject, with_deposit, signature },
+		DutyCall::PostOpenings { openings } => {
+			crate::Call::post_openings { header, openings: openings.try_into().expect("fits"), signature }
+		}
+		other => unreachable!("{other:?} is not of this pallet"),
+	}
+}
+
+/// Dispatches a call of a wallet, as the executive does: all or nothing.
+pub fn wallet(name: &str, call: crate::Call<Test>) -> DispatchResult {
+	let result = frame_support::storage::with_storage_layer(|| {
+		RuntimeCall::from(call).dispatch(RuntimeOrigin::signed(account(name))).map_err(|e| e.error)
+	});
+	result.map(|_| ())
 }
 
 /// What the pool says.
@@ -358,7 +327,8 @@ fn reset() {
 	CurrentSlot::set(GENESIS_SLOT);
 	RaceValue::set(true);
 	AuditValue::set(true);
-	AllowSelf::set(false);
+	VrfOutputs::set(true);
+	Earned::set(0);
 	KEYLESS.with(|k| k.borrow_mut().clear());
 	HEARD.with(|h| h.borrow_mut().clear());
 	QUEUED.with(|q| q.borrow_mut().clear());
@@ -366,9 +336,18 @@ fn reset() {
 
 /// Runs a test on a chain with five Hosts and these rules; checks the invariants at the end.
 pub fn build_with(mean_of: u32, min_hosts: u32, test: impl FnOnce()) {
+	build(mean_of, min_hosts, 100, test);
+}
+
+/// The local rules, but each of the first four Hosts begins with this weight.
+pub fn build_weighing(weight: u64, test: impl FnOnce()) {
+	build(1, 2, weight, test);
+}
+
+fn build(mean_of: u32, min_hosts: u32, weight: u64, test: impl FnOnce()) {
 	reset();
 	let mut storage = frame_system::GenesisConfig::<Test>::default().build_storage().unwrap();
-	let balances = NAMES.map(|name| (account(name), 5_000 * PCR)).to_vec();
+	let balances = NAMES.iter().chain(&WALLETS).map(|name| (account(name), 5_000 * PCR)).collect();
 	pallet_balances::GenesisConfig::<Test> { balances, ..Default::default() }.assimilate_storage(&mut storage).unwrap();
 	let hosts = NAMES.map(|name| pallet_hosts::GenesisHost {
 		account: account(name),
@@ -378,7 +357,7 @@ pub fn build_with(mean_of: u32, min_hosts: u32, test: impl FnOnce()) {
 	});
 	let hosts = pallet_hosts::GenesisConfig::<Test> { hosts: hosts.to_vec(), ..Default::default() };
 	hosts.assimilate_storage(&mut storage).unwrap();
-	let weights = NAMES[..4].iter().map(|name| (account(name), 100)).collect();
+	let weights = NAMES[..4].iter().map(|name| (account(name), weight)).collect();
 	let sprint = crate::GenesisConfig::<Test> {
 		clock: ClockParams::LOCAL,
 		preset: 0,

@@ -23,6 +23,8 @@ pub enum Error {
 	},
 	/// A list that must name every index once does not.
 	Permutation,
+	/// The state is not the one that was claimed.
+	State,
 }
 
 impl Error {
@@ -44,6 +46,7 @@ impl core::fmt::Display for Error {
 			Error::Layer(layer) => write!(f, "there is no layer {layer}"),
 			Error::Row { matrix, row } => write!(f, "there is no row {row} in matrix {matrix}"),
 			Error::Permutation => write!(f, "not a permutation"),
+			Error::State => write!(f, "the state has another hash than the claimed one"),
 		}
 	}
 }

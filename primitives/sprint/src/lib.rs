@@ -12,6 +12,7 @@
 //! - *appropriate*: close enough to `t`; how close is the *threshold* `C`, a squared cosine in Q32 ([`threshold`]).
 //! - *range tree*: what a Host commits to: its nonces, strictly ascending ([`tree`]).
 //! - *sample*: the positions of that list which must be checked ([`sample`]).
+//! - *step*: the part of an evaluation that a dispute recomputes ([`dispute`]).
 //!
 //! # Invariants
 //! 1. No float, no panic, no unchecked length: wrong input is an [`Error`]. The code runs inside the runtime.
@@ -24,6 +25,7 @@ extern crate alloc;
 
 mod attention;
 mod config;
+pub mod dispute;
 mod error;
 mod hashing;
 mod keystream;
@@ -34,6 +36,7 @@ pub mod tree;
 mod verdict;
 
 pub use attention::power_of_half;
+pub use dispute::{first_false_step, trace, Claim, Step, Trace};
 pub use config::{Config, Matrix, Preset, MATRICES_PER_LAYER};
 pub use error::Error;
 pub use hashing::{node_seed, signed, state_hash, Hash};

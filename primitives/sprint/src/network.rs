@@ -128,21 +128,38 @@ impl Sprint {
 	/// # Errors
 	/// [`Error::Layer`] if there is no such layer, [`Error::Length`] if the state has a wrong length.
 	pub fn layer(&self, index: u32, state: &[i8]) -> Result<Vec<i8>, Error> {
+		if index < self.config.layers {
+			Error::check_length(state.len(), self.config.state_len(index))?;
+		}
+		self.layer_of_many(index, state)
+	}
+
+	/// As [`Sprint::layer`] for the states of several nonces, one after the other: every row of weights is derived once
+	/// for all of them.
+	///
+	/// # Errors
+	/// As [`Sprint::layer`].
+	pub fn layer_of_many(&self, index: u32, states: &[i8]) -> Result<Vec<i8>, Error> {
 		let config = &self.config;
 		if index >= config.layers {
 			return Err(Error::Layer(index));
 		}
-		Error::check_length(state.len(), config.state_len(index))?;
+		let (state_len, row_len) = (config.state_len(index), config.attention_width() as usize);
+		Error::check_length(states.len() % state_len, 0)?;
 		// Nothing reads the last layer's other positions.
 		let first = if index + 1 == config.layers { config.positions as usize - 1 } else { 0 };
-		let x = state.get(first * config.width as usize..).unwrap_or_default();
+		let needed = config.positions as usize - first;
+		let x: Vec<i8> =
+			states.chunks_exact(state_len).flat_map(|x| x.iter().skip(first * config.width as usize)).copied().collect();
 		let matrix = index * MATRICES_PER_LAYER;
 
-		let q = self.product(matrix, x)?;
-		let k = self.product(matrix + 1, state)?;
-		let v = self.product(matrix + 2, state)?;
-		let mixed = mix(config, first, &q, &k, &v);
-		let x = wrapping_sum(x, &self.product(matrix + 3, &mixed)?);
+		let q = self.product(matrix, &x)?;
+		let k = self.product(matrix + 1, states)?;
+		let v = self.product(matrix + 2, states)?;
+		let all = config.positions as usize * row_len;
+		let nonces = q.chunks_exact(needed * row_len).zip(k.chunks_exact(all)).zip(v.chunks_exact(all));
+		let mixed: Vec<i8> = nonces.flat_map(|((q, k), v)| mix(config, first, q, k, v)).collect();
+		let x = wrapping_sum(&x, &self.product(matrix + 3, &mixed)?);
 
 		let gate = self.product(matrix + 4, &x)?;
 		let up = self.product(matrix + 5, &x)?;
@@ -157,6 +174,18 @@ impl Sprint {
 	pub fn output(&self, state: &[i8]) -> Result<Vec<i8>, Error> {
 		Error::check_length(state.len(), self.config.state_len(self.config.layers))?;
 		self.product(self.config.layers * MATRICES_PER_LAYER, state)
+	}
+
+	/// The outputs `y` of several nonces, one after the other: as one at a time, with every row of weights derived once.
+	///
+	/// # Errors
+	/// None that a valid race can cause; those of the steps.
+	pub fn outputs_of_many(&self, host: &Hash, nonces: &[u64]) -> Result<Vec<i8>, Error> {
+		let mut states: Vec<i8> = nonces.iter().flat_map(|nonce| self.input(host, *nonce)).collect();
+		for layer in 0..self.config.layers {
+			states = self.layer_of_many(layer, &states)?;
+		}
+		self.product(self.config.layers * MATRICES_PER_LAYER, &states)
 	}
 
 	/// Permutation `p` of a nonce: `z[i] = y[p[i]]`.

@@ -179,9 +179,7 @@ impl RangeTree {
 				.chunks(2)
 				.enumerate()
 				.filter_map(|(i, pair)| match pair {
-					[left, right] => {
-						Some(join((leaves(count, height, 2 * i), left), (leaves(count, height, 2 * i + 1), right)))
-					},
+					[left, right] => Some(join((leaves(count, height, 2 * i), left), (leaves(count, height, 2 * i + 1), right))),
 					[odd] => Some(*odd),
 					_ => None,
 				})
@@ -211,12 +209,26 @@ impl RangeTree {
 	}
 }
 
-/// Root of a list without keeping the tree.
+/// Root of a list without keeping the tree: beside the list it needs room for [`MAX_PATH`] nodes only.
 ///
 /// # Errors
 /// As [`check_list`].
 pub fn root_of(nonces: &[u64]) -> Result<Hash, TreeError> {
-	RangeTree::build(nonces).map(|tree| tree.root())
+	check_list(nonces)?;
+	let merge =
+		|left: (u32, Node), right: (u32, Node)| (left.0.saturating_add(right.0), join((left.0, &left.1), (right.0, &right.1)));
+	// Full subtrees from the left, each with fewer leaves than the one before it, as the binary digits of a number.
+	let mut full: Vec<(u32, Node)> = Vec::with_capacity(MAX_PATH);
+	for nonce in nonces {
+		let mut last = (1, leaf(*nonce));
+		while let Some(left) = full.pop_if(|left| left.0 == last.0) {
+			last = merge(left, last);
+		}
+		full.push(last);
+	}
+	// Those at the end go up until there is one as high to their left: so they are joined from the right.
+	let root = full.into_iter().rev().reduce(|right, left| merge(left, right));
+	root.map(|(_, node)| node.hash).ok_or(TreeError::Empty)
 }
 
 /// Checks an opening against a commitment of `count` nonces under `root`.
@@ -251,6 +263,17 @@ pub fn verify_path(root: &Hash, count: u32, opening: &Opening) -> Result<(), Tre
 		None if node.hash != *root => Err(TreeError::Root),
 		None => Ok(()),
 	}
+}
+
+/// Whether two openings under one root show that its list is not strictly ascending: both are valid, and the nonce at
+/// the lower position is not the smaller one. The tree leaves no room for such a pair (see above), so this is a net
+/// under the argument, not a part of it.
+pub fn out_of_order(root: &Hash, count: u32, a: &Opening, b: &Opening) -> bool {
+	let (low, high) = if a.position < b.position { (a, b) } else { (b, a) };
+	low.position != high.position
+		&& low.nonce >= high.nonce
+		&& verify_path(root, count, low).is_ok()
+		&& verify_path(root, count, high).is_ok()
 }
 
 impl Opening {

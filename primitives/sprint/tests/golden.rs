@@ -1,4 +1,4 @@
-//! The reference against vectors that `tests/oracle/sprint.py` computed from the definition.
+//! The reference against vectors that `tests/oracle/golden.py` computed from the definition, which shares no code with it.
 
 use std::fmt::Write;
 
@@ -22,28 +22,48 @@ fn bytes32(text: &str) -> Hash {
 	std::array::from_fn(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).expect("hex"))
 }
 
-#[test]
-fn reference_should_equal_golden_vectors() {
-	let golden = include_str!("golden/dev.jsonl");
+/// A golden line, recomputed from what it asks: the same bytes, or something is wrong.
+fn recomputed(line: &str) -> String {
+	let (preset, seed, host) = (field(line, "preset"), field(line, "seed"), field(line, "host"));
+	let config = Preset::from_name(preset).expect("preset").config();
+	let threshold: u64 = field(line, "threshold").parse().expect("threshold");
+	let nonce: u64 = field(line, "nonce").parse().expect("nonce");
+	let e = evaluate(&config, &bytes32(seed), threshold, &bytes32(host), nonce).expect("valid");
+	let states: Vec<String> = e.states.iter().map(|hash| format!("\"{}\"", hex(*hash))).collect();
+	format!(
+		"{{\"preset\":\"{preset}\",\"seed\":\"{seed}\",\"host\":\"{host}\",\"threshold\":{threshold},\"nonce\":{nonce},\
+		 \"states\":[{}],\"y\":\"{}\",\"z\":\"{}\",\"dot\":{},\"zz\":{},\"tt\":{},\"appropriate\":{}}}",
+		states.join(","),
+		hex(e.y.iter().map(|v| *v as u8)),
+		hex(e.z.iter().map(|v| *v as u8)),
+		e.dot,
+		e.zz,
+		e.tt,
+		e.appropriate
+	)
+}
+
+/// Compares a file, and that it has in it what makes it worth comparing.
+fn check(golden: &str, preset: Preset, lines: usize) {
 	for line in golden.lines() {
-		let preset = Preset::from_name(field(line, "preset")).expect("preset");
-		let (seed, host) = (field(line, "seed"), field(line, "host"));
-		let threshold: u64 = field(line, "threshold").parse().expect("threshold");
-		let nonce: u64 = field(line, "nonce").parse().expect("nonce");
-		let e = evaluate(&preset.config(), &bytes32(seed), threshold, &bytes32(host), nonce).expect("valid");
-		let states: Vec<String> = e.states.iter().map(|hash| format!("\"{}\"", hex(*hash))).collect();
-		let found = format!(
-			"{{\"preset\":\"dev\",\"seed\":\"{seed}\",\"host\":\"{host}\",\"threshold\":{threshold},\"nonce\":{nonce},\
-			 \"states\":[{}],\"y\":\"{}\",\"z\":\"{}\",\"dot\":{},\"zz\":{},\"tt\":{},\"appropriate\":{}}}",
-			states.join(","),
-			hex(e.y.iter().map(|v| *v as u8)),
-			hex(e.z.iter().map(|v| *v as u8)),
-			e.dot,
-			e.zz,
-			e.tt,
-			e.appropriate
-		);
-		assert_eq!(found, line);
+		assert_eq!(field(line, "preset"), preset.name());
+		assert!(recomputed(line) == line, "{} nonce {} differs", preset.name(), field(line, "nonce"));
 	}
-	assert_eq!(golden.lines().count(), 18);
+	assert_eq!(golden.lines().count(), lines);
+	let with = |key: &str, value: &str| golden.lines().filter(|line| field(line, key) == value).count();
+	let default = preset.default_threshold().to_string();
+	assert!(with("nonce", "0") > 0 && with("nonce", &u64::MAX.to_string()) > 0);
+	assert!(with("appropriate", "true") > 1 && with("appropriate", "false") > 1);
+	// One that counts in a race, not only under an easier threshold.
+	assert!(golden.lines().any(|line| field(line, "threshold") == default && field(line, "appropriate") == "true"));
+}
+
+#[test]
+fn reference_should_equal_golden_vectors_when_preset_is_dev() {
+	check(include_str!("golden/dev.jsonl"), Preset::Dev, 19);
+}
+
+#[test]
+fn reference_should_equal_golden_vectors_when_preset_is_bench() {
+	check(include_str!("golden/bench.jsonl"), Preset::Bench, 6);
 }

@@ -90,6 +90,17 @@ fn root_should_follow_from_published_hashing_rules() {
 }
 
 #[test]
+fn root_should_be_that_of_the_tree_when_no_tree_is_kept() {
+	let nonces: Vec<u64> = (0..4_200u64).map(|i| i * 3 + i % 2).collect();
+	for count in (1..300).chain([511, 512, 513, 1_023, 1_024, 1_025, 4_095, 4_096, 4_097, 4_200]) {
+		let list = &nonces[..count];
+		assert_eq!(root_of(list), RangeTree::build(list).map(|tree| tree.root()), "{count} nonces");
+	}
+	assert_eq!(root_of(&[]), Err(TreeError::Empty));
+	assert_eq!(root_of(&[1, 5, 4]), Err(TreeError::Order(2)));
+}
+
+#[test]
 fn path_should_be_bounded_when_it_is_decoded() {
 	let sibling = Sibling { smallest: 1, largest: 2, hash: [3; 32] };
 	let longest = Path::new(vec![sibling; MAX_PATH]).expect("short enough");

@@ -146,6 +146,44 @@ impl ClockParams {
 	}
 }
 
+/// Until when the audit of a race allows what; the last slot in which a block may include it.
+///
+/// `D` is a sixth of Audit, at least one slot. Each move of a dispute has `D`, silence loses. A demanded list must be
+/// out early enough that what it shows can still be disputed: demand by 2.5 D, posted within D, challenged by 4 D,
+/// answered by 5 D, refuted before Switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DisputeWindows {
+	/// `D`.
+	pub step: u64,
+	/// Last slot to demand a list in.
+	pub demand: Slot,
+	/// Last slot to challenge a position in.
+	pub challenge: Slot,
+	/// Last slot to challenge a position in that was posted after a demand.
+	pub challenge_posted: Slot,
+	/// Last slot of Audit: no move is later.
+	pub end: Slot,
+}
+
+impl DisputeWindows {
+	/// Last slot of a move that begins now.
+	pub fn deadline(&self, now: Slot) -> Slot {
+		now.saturating_add(self.step).min(self.end)
+	}
+}
+
+impl ClockParams {
+	/// The windows of the Audit that begins at `audit_start`.
+	pub fn dispute_windows(&self, audit_start: Slot) -> DisputeWindows {
+		let slots = u64::from(self.audit_sessions).saturating_mul(u64::from(self.session_slots));
+		let step = (slots / 6).max(1);
+		let last = |sixths_twice: u64| {
+			audit_start.saturating_add((slots.saturating_mul(sixths_twice) / 12).max(1)).saturating_sub(1)
+		};
+		DisputeWindows { step, demand: last(5), challenge: last(6), challenge_posted: last(8), end: last(12) }
+	}
+}
+
 /// A point on the clock. Slots of a phase assume that no session was longer than `E` slots; where one was (nobody
 /// made a block for a while), the start of the phase is an estimate and the end is still right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, TypeInfo)]
@@ -226,5 +264,21 @@ mod tests {
 		let second = p.moment(p.first_session_of(Phase::Audit) + 1, start(Phase::Audit) + 32, start(Phase::Audit) + 63);
 		assert!(!second.in_opening_window(&p));
 		assert_eq!(second.phase_start, start(Phase::Audit));
+	}
+
+	#[test]
+	fn dispute_windows_should_leave_every_move_its_slots_before_switch() {
+		let windows = ClockParams::PRODUCTION.dispute_windows(1_000);
+		let expected = DisputeWindows { step: 100, demand: 1_249, challenge: 1_299, challenge_posted: 1_399, end: 1_599 };
+		assert_eq!(windows, expected);
+		let expected = DisputeWindows { step: 16, demand: 39, challenge: 47, challenge_posted: 63, end: 95 };
+		assert_eq!(ClockParams::LOCAL.dispute_windows(0), expected);
+		for w in [windows, expected] {
+			// Answer and refutation of the last challenge; posting, challenge, answer and refutation after the last demand.
+			assert_eq!(w.deadline(w.deadline(w.challenge_posted)), w.end);
+			assert!(w.deadline(w.deadline(w.challenge)) < w.end);
+			assert!(w.deadline(w.demand) < w.challenge_posted);
+			assert_eq!(w.deadline(w.end - 1), w.end);
+		}
 	}
 }

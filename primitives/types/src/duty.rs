@@ -11,11 +11,12 @@
 
 use alloc::vec::Vec;
 use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
+use pacer_sprint::{Opening, Step};
 use scale_info::TypeInfo;
 use sp_runtime::transaction_validity::{InvalidTransaction, TransactionPriority};
 
 use crate::{
-	ids::{AccountId, DutySignature, EpochIndex, Hash, Slot},
+	ids::{AccountId, DisputeId, DutySignature, EpochIndex, Hash, Slot},
 	ledger::{BatchKey, FinishRecord, StartRecord, VerdictRecord},
 };
 
@@ -23,6 +24,15 @@ use crate::{
 pub const NONCE_WINDOW: u64 = 8;
 /// How far ahead `valid_until` may lie.
 pub const MAX_VALIDITY_SLOTS: u64 = 64;
+/// Most openings in one [`DutyCall::PostOpenings`].
+pub const MAX_POSTED: u32 = 16;
+/// Share of the consensus weight, in percent, whose holders may demand a list without a deposit.
+pub const DEMAND_SHARE: u64 = 10;
+/// What every duty call's priority begins with. A wallet's priority is what a block full of its transaction would pay in
+/// tips, in the smallest unit: beyond this only tips of millions of tokens for each block come.
+pub const DUTY_PRIORITY: TransactionPriority = 1 << 63;
+/// Most that a call may add to the priority of its kind.
+pub const MAX_URGENCY: TransactionPriority = 9_999;
 /// Domain of everything a duty key signs for the chain.
 pub const SIGNING_DOMAIN: &[u8; 18] = b"pacer/duty-call/v1";
 
@@ -41,8 +51,8 @@ pub enum Lane {
 pub enum CallKind {
 	/// [`DutyCall::Commit`]
 	Commit = 0,
-	/// [`DutyCall::VoteCount`]
-	VoteCount = 1,
+	/// [`DutyCall::Challenge`]
+	Challenge = 1,
 	/// [`DutyCall::RevealDutySeed`]
 	RevealDutySeed = 2,
 	/// [`DutyCall::StartMany`]
@@ -53,6 +63,14 @@ pub enum CallKind {
 	VerdictMany = 5,
 	/// [`DutyCall::VoteInference`]
 	VoteInference = 6,
+	/// [`DutyCall::Answer`]
+	Answer = 7,
+	/// [`DutyCall::Refute`]
+	Refute = 8,
+	/// [`DutyCall::DemandList`]
+	DemandList = 9,
+	/// [`DutyCall::PostOpenings`]
+	PostOpenings = 10,
 	/// Heartbeat, signed by the node's key.
 	Heartbeat = 16,
 	/// Dealing of randomness, signed by the node's key.
@@ -62,17 +80,23 @@ pub enum CallKind {
 }
 
 impl CallKind {
-	/// Place in a full block: beacon, commit and vote, duty, finish, start, verdict.
+	/// Place in a full block: dispute, beacon, commit, duty, vote, finish, start, verdict; all of them before anything
+	/// that pays for its place.
 	pub fn priority(self) -> TransactionPriority {
-		match self {
+		let order = match self {
+			// Silence loses a dispute, so its moves come first; the one that ends it before all.
+			CallKind::Refute => 920_000,
+			CallKind::Answer | CallKind::PostOpenings => 910_000,
+			CallKind::Challenge | CallKind::DemandList => 900_000,
 			CallKind::Deal | CallKind::Open => 800_000,
-			CallKind::Commit | CallKind::VoteCount | CallKind::Heartbeat => 700_000,
+			CallKind::Commit | CallKind::Heartbeat => 700_000,
 			CallKind::RevealDutySeed => 600_000,
 			CallKind::VoteInference => 500_000,
 			CallKind::FinishMany => 400_000,
 			CallKind::StartMany => 300_000,
 			CallKind::VerdictMany => 200_000,
-		}
+		};
+		DUTY_PRIORITY.saturating_add(order)
 	}
 }
 
@@ -101,13 +125,15 @@ pub enum DutyCall {
 		/// Root of the range tree.
 		root: Hash,
 	},
-	/// Sprint: whether a Host's count stands.
+	/// Sprint: doubts one nonce of a Host's list. Locks a deposit out of the challenger's bond.
 	#[codec(index = 1)]
-	VoteCount {
-		/// The Host judged.
+	Challenge {
+		/// Epoch of the race.
+		race: EpochIndex,
+		/// Whose list.
 		subject: AccountId,
-		/// Whether its count stands.
-		stands: bool,
+		/// Index in the list.
+		position: u32,
 	},
 	/// Reputation: the VRF output and proof that decided the Host's duties of the epoch.
 	#[codec(index = 2)]
@@ -145,6 +171,43 @@ pub enum DutyCall {
 		/// Whether the answer passed.
 		pass: bool,
 	},
+	/// Sprint: the challenged Host opens the position and claims the states of its nonce.
+	#[codec(index = 7)]
+	Answer {
+		/// Epoch of the race.
+		race: EpochIndex,
+		/// The dispute.
+		dispute: DisputeId,
+		/// The opening of the position in doubt.
+		opening: Opening,
+		/// Hashes of `x_0 .. x_L` and of `y`; at most [`pacer_sprint::dispute::MAX_HASHES`].
+		hashes: Vec<Hash>,
+	},
+	/// Sprint: the challenger names the first false step of the answer. The runtime recomputes it and decides.
+	#[codec(index = 8)]
+	Refute {
+		/// Epoch of the race.
+		race: EpochIndex,
+		/// The dispute.
+		dispute: DisputeId,
+		/// The step; a state in it has at most [`pacer_sprint::dispute::MAX_STATE`] bytes.
+		step: Step,
+	},
+	/// Sprint: a Host does not serve its list and shall post what everyone samples. Free for Hosts that together hold
+	/// [`DEMAND_SHARE`] of the consensus weight; `with_deposit` decides alone and locks a deposit.
+	#[codec(index = 9)]
+	DemandList {
+		/// Whose list.
+		subject: AccountId,
+		/// Whether the speaker locks a deposit, and so needs nobody to agree.
+		with_deposit: bool,
+	},
+	/// Sprint: a Host posts openings that were demanded; at most [`MAX_POSTED`].
+	#[codec(index = 10)]
+	PostOpenings {
+		/// Openings of sampled positions that are not posted yet, ascending.
+		openings: Vec<Opening>,
+	},
 }
 
 impl DutyCall {
@@ -152,12 +215,16 @@ impl DutyCall {
 	pub fn kind(&self) -> CallKind {
 		match self {
 			DutyCall::Commit { .. } => CallKind::Commit,
-			DutyCall::VoteCount { .. } => CallKind::VoteCount,
+			DutyCall::Challenge { .. } => CallKind::Challenge,
 			DutyCall::RevealDutySeed { .. } => CallKind::RevealDutySeed,
 			DutyCall::StartMany { .. } => CallKind::StartMany,
 			DutyCall::FinishMany { .. } => CallKind::FinishMany,
 			DutyCall::VerdictMany { .. } => CallKind::VerdictMany,
 			DutyCall::VoteInference { .. } => CallKind::VoteInference,
+			DutyCall::Answer { .. } => CallKind::Answer,
+			DutyCall::Refute { .. } => CallKind::Refute,
+			DutyCall::DemandList { .. } => CallKind::DemandList,
+			DutyCall::PostOpenings { .. } => CallKind::PostOpenings,
 		}
 	}
 
@@ -166,7 +233,13 @@ impl DutyCall {
 		match self {
 			DutyCall::Commit { .. } => Some(Lane::Consensus),
 			DutyCall::StartMany { .. } | DutyCall::FinishMany { .. } | DutyCall::VerdictMany { .. } => Some(Lane::Ledger),
-			DutyCall::VoteCount { .. } | DutyCall::RevealDutySeed { .. } | DutyCall::VoteInference { .. } => None,
+			DutyCall::Challenge { .. }
+			| DutyCall::RevealDutySeed { .. }
+			| DutyCall::VoteInference { .. }
+			| DutyCall::Answer { .. }
+			| DutyCall::Refute { .. }
+			| DutyCall::DemandList { .. }
+			| DutyCall::PostOpenings { .. } => None,
 		}
 	}
 
@@ -244,13 +317,23 @@ mod tests {
 		let commit = DutyCall::Commit { count: 5, root };
 		assert_eq!(commit.signing_hash(&genesis, &header), signing_hash(&genesis, &header, CallKind::Commit, &(5u32, root)));
 		let subject = AccountId::new([2; 32]);
-		let vote = DutyCall::VoteCount { subject: subject.clone(), stands: true };
-		assert_eq!(vote.signing_hash(&genesis, &header), signing_hash(&genesis, &header, CallKind::VoteCount, &(subject, true)));
+		let doubt = DutyCall::Challenge { race: 3, subject: subject.clone(), position: 8 };
+		let body = (3u32, subject, 8u32);
+		assert_eq!(doubt.signing_hash(&genesis, &header), signing_hash(&genesis, &header, CallKind::Challenge, &body));
 		let many = DutyCall::FinishMany { records: vec![] };
 		assert_eq!(
 			many.signing_hash(&genesis, &header),
 			signing_hash(&genesis, &header, CallKind::FinishMany, &Vec::<(BatchKey, u16, FinishRecord)>::new())
 		);
+	}
+
+	#[test]
+	fn urgency_should_not_reach_the_next_kind() {
+		let kinds = [CallKind::Refute, CallKind::Answer, CallKind::Challenge, CallKind::Deal, CallKind::Commit];
+		let places: Vec<_> = kinds.into_iter().map(CallKind::priority).collect();
+		assert!(places.windows(2).all(|pair| pair[0] > pair[1] + MAX_URGENCY));
+		assert!(CallKind::VerdictMany.priority() > DUTY_PRIORITY);
+		assert!(places[0].checked_add(MAX_URGENCY).is_some());
 	}
 
 	#[test]

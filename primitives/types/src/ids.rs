@@ -24,6 +24,8 @@ pub type SessionIndex = u32;
 pub type Slot = u64;
 /// Index of a registered model.
 pub type ModelId = u32;
+/// Number of a dispute within a race.
+pub type DisputeId = u32;
 /// The hot key with which an agent signs what it tells the chain.
 pub type DutyKey = sr25519::Public;
 /// A signature by a [`DutyKey`].

@@ -26,6 +26,6 @@ pub mod traits;
 pub mod views;
 pub mod weights;
 
-pub use clock::{ClockParams, Moment, Phase};
+pub use clock::{ClockParams, DisputeWindows, Moment, Phase};
 pub use duty::{CallKind, DutyCall, DutyHeader, Lane, Rejection, SignedDutyCall};
 pub use ids::*;

@@ -40,6 +40,8 @@ pub trait SlotSource {
 	fn slot() -> Slot;
 	/// Index BABE gives the current session; a jump says that sessions passed without a block.
 	fn babe_epoch() -> u64;
+	/// The VRF output of the current block's author, asked in `on_finalize`; `None` if its claim has none.
+	fn vrf_output() -> Option<[u8; 32]>;
 }
 
 /// What others may know of registered Hosts. Owned by `pallet-hosts`.
@@ -77,6 +79,8 @@ pub trait HostBonds {
 	fn release(who: &AccountId, amount: Balance);
 	/// Burns up to `amount` of the bond; returns what was burned.
 	fn forfeit(who: &AccountId, amount: Balance) -> Balance;
+	/// Pays up to `amount` of the bond to another account; returns what was paid.
+	fn pay(who: &AccountId, amount: Balance, to: &AccountId) -> Balance;
 }
 
 /// Checks the payloads of duty keys and of node keys, and remembers lanes. Owned by `pallet-hosts`.

@@ -7,7 +7,7 @@ use scale_info::TypeInfo;
 
 use crate::{
 	clock::{ClockParams, Moment},
-	ids::{AccountId, Balance, DutyKey, EpochIndex, Hash, ModelId, Slot},
+	ids::{AccountId, Balance, DisputeId, DutyKey, EpochIndex, Hash, ModelId, Slot},
 	ledger::EpochTotals,
 	traits::WorkCounts,
 };
@@ -76,12 +76,51 @@ pub struct CommitView {
 	pub count: u32,
 	/// Root of their range tree.
 	pub root: Hash,
-	/// Weight of those who said that the count stands.
-	pub stands: u64,
-	/// Weight of those who refuted it.
-	pub refuted: u64,
-	/// Whether it is refuted.
+	/// Whether it was refuted: it counts as zero.
 	pub struck: bool,
+}
+
+/// A dispute that is open, and whose move it is.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, TypeInfo)]
+pub struct DisputeView {
+	/// Epoch of the race.
+	pub race: EpochIndex,
+	/// Its number.
+	pub id: DisputeId,
+	/// Whose list is in doubt.
+	pub subject: AccountId,
+	/// Who doubts it.
+	pub challenger: AccountId,
+	/// Index in the list.
+	pub position: u32,
+	/// Last slot of the move that is due: the answer, or then the refutation. Silence loses.
+	pub deadline: Slot,
+	/// Nonce and hashes (of `x_0 .. x_L` and of `y`) once the Host answered.
+	pub answer: Option<(u64, Vec<Hash>)>,
+}
+
+/// A demand that a Host posts the openings everyone samples.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, TypeInfo)]
+pub struct DemandView {
+	/// The Host.
+	pub subject: AccountId,
+	/// Weight of those who demand it without a deposit.
+	pub weight: u64,
+	/// Last slot to post in; `None` while the demand is not strong enough.
+	pub deadline: Option<Slot>,
+	/// (Position, nonce) posted so far, ascending.
+	pub posted: Vec<(u32, u64)>,
+}
+
+/// Until when what can be said about a race.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, TypeInfo)]
+pub struct RaceDeadlines {
+	/// Last slot to demand a list in.
+	pub demand: Slot,
+	/// Last slot to challenge a position in.
+	pub challenge: Slot,
+	/// Last slot to challenge a position that was posted after a demand.
+	pub challenge_posted: Slot,
 }
 
 /// The race of an epoch.
@@ -97,10 +136,18 @@ pub struct SprintView {
 	pub seed: Option<[u8; 32]>,
 	/// The audit value.
 	pub audit: Option<[u8; 32]>,
+	/// VRF outputs of the first two blocks of Audit, one after the other: mixed into the sample.
+	pub salt: Vec<u8>,
 	/// Why there is no race in this epoch, if so.
 	pub skipped: bool,
 	/// Commitments so far.
 	pub commits: Vec<CommitView>,
+	/// Open disputes, by number.
+	pub disputes: Vec<DisputeView>,
+	/// Demands, by subject.
+	pub demands: Vec<DemandView>,
+	/// Deadlines of the audit under way; zeros before Audit.
+	pub deadlines: RaceDeadlines,
 }
 
 /// A Host's weights in one epoch.

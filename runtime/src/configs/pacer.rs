@@ -32,6 +32,12 @@ impl SlotSource for Slots {
 	fn babe_epoch() -> u64 {
 		Babe::epoch_index()
 	}
+
+	/// BABE notes it in its own `on_finalize`, before that of later pallets. Every claim has one: only primary slots
+	/// are allowed.
+	fn vrf_output() -> Option<[u8; 32]> {
+		Babe::author_vrf_randomness()
+	}
 }
 
 /// Owner of a node key: the account that set it as session key.
@@ -61,7 +67,7 @@ impl frame_support::traits::Contains<AccountId> for WithSessionKeys {
 	}
 }
 
-/// Whether a Host may judge and serve itself: on a network of one Host, whose genesis needs no more for a race.
+/// Whether a Host may serve and verify itself: on a network of one Host, whose genesis needs no more for a race.
 pub struct AllowSelf;
 impl frame_support::traits::Get<bool> for AllowSelf {
 	fn get() -> bool {
@@ -70,17 +76,27 @@ impl frame_support::traits::Get<bool> for AllowSelf {
 }
 
 impl pallet_sprint::Config for Runtime {
-	type AllowSelf = AllowSelf;
 	type Auth = Hosts;
 	type Beacon = Randomness;
+	#[cfg(feature = "runtime-benchmarks")]
+	type BenchmarkHelper = crate::benchmarks::Scene;
 	type BondPerCount = ConstU128<{ PCR / 10_000 }>;
 	type Bonds = Hosts;
+	type Bounties = Rewards;
+	type ChallengeDeposit = ConstU128<{ 10 * PCR }>;
+	type Currency = Balances;
+	type Earnings = Rewards;
 	type Hosts = Hosts;
 	type MaxCount = ConstU32<10_000_000>;
+	// Room to doubt every fake at once where a fifth of the Hosts cheat; the bond limits it, too.
+	type MaxOpenPerChallenger = ConstU32<16>;
+	type MaxWalletDisputes = ConstU32<32>;
 	// Decisions come before payment.
 	type OnEpoch = (Reputation, Rewards);
+	type RuntimeHoldReason = RuntimeHoldReason;
 	type SessionKeys = WithSessionKeys;
 	type Slots = Slots;
+	type Standing = Reputation;
 	type WeightInfo = ();
 }
 

@@ -11,10 +11,13 @@ use pacer_types::{
 };
 use serde_json::Value;
 use sp_consensus_babe::{
-	digests::{PreDigest, SecondaryPlainPreDigest},
-	BABE_ENGINE_ID,
+	digests::{PreDigest, PrimaryPreDigest, SecondaryPlainPreDigest},
+	make_vrf_sign_data, BABE_ENGINE_ID,
 };
-use sp_core::{crypto::Pair as _, sr25519, H256};
+use sp_core::{
+	crypto::{ByteArray as _, Pair as _, VrfSecret as _},
+	sr25519, H256,
+};
 use sp_runtime::{traits::Header as _, ApplyExtrinsicResult, Digest, DigestItem};
 
 /// The Hosts of the `local` preset.
@@ -32,10 +35,11 @@ pub struct Driver {
 
 fn merge(base: &mut Value, patch: Value) {
 	match (base, patch) {
-		(Value::Object(base), Value::Object(patch)) =>
+		(Value::Object(base), Value::Object(patch)) => {
 			for (key, value) in patch {
 				merge(base.entry(key).or_insert(Value::Null), value);
-			},
+			}
+		}
 		(base, patch) => *base = patch,
 	}
 }
@@ -56,8 +60,7 @@ impl Driver {
 	/// Makes the block of the next slot with these calls; returns what became of each.
 	pub fn block(&mut self, calls: Vec<RuntimeCall>) -> Vec<ApplyExtrinsicResult> {
 		self.number += 1;
-		let pre = PreDigest::SecondaryPlain(SecondaryPlainPreDigest { authority_index: 0, slot: self.slot.into() });
-		let digest = Digest { logs: vec![DigestItem::PreRuntime(BABE_ENGINE_ID, pre.encode())] };
+		let digest = Digest { logs: vec![DigestItem::PreRuntime(BABE_ENGINE_ID, self.claim().encode())] };
 		let header = Header::new(self.number, H256::zero(), H256::zero(), self.parent, digest);
 		Executive::initialize_block(&header);
 		let now = pallet_timestamp::Call::set { now: self.slot * Sprint::params().slot_ms }.into();
@@ -71,6 +74,20 @@ impl Driver {
 		self.digest = header.digest;
 		self.slot += 1;
 		results
+	}
+
+	/// The claim of the first authority to the slot. In the first slot of a session, whose randomness is known only
+	/// inside the block, without a VRF output.
+	fn claim(&self) -> PreDigest {
+		let (authority_index, slot) = (0, self.slot.into());
+		if (self.slot - FIRST_SLOT) % u64::from(Sprint::params().session_slots) == 0 {
+			return PreDigest::SecondaryPlain(SecondaryPlainPreDigest { authority_index, slot });
+		}
+		let (key, _) = Babe::authorities().first().cloned().expect("there is one");
+		let pairs = HOSTS.map(|name| sr25519::Pair::from_string(&format!("//{name}"), None).unwrap());
+		let pair = pairs.into_iter().find(|pair| pair.public().as_slice() == key.as_slice()).expect("a Host's node");
+		let vrf_signature = pair.vrf_sign(&make_vrf_sign_data(&Babe::randomness(), slot, Babe::epoch_index()));
+		PreDigest::Primary(PrimaryPreDigest { authority_index, slot, vrf_signature })
 	}
 
 	/// Where the last block was on the clock.
@@ -105,6 +122,15 @@ impl Driver {
 
 	/// Heartbeats, dealing, opening, commits, opening: everything a good epoch needs, up to Switch's first block.
 	pub fn good_epoch(&mut self, epoch: u32, counts: &[u32; 4]) {
+		self.audited_epoch(epoch, |host, now| {
+			let count = HOSTS.iter().zip(counts).find(|(name, _)| **name == host).map_or(0, |(_, count)| *count);
+			(count > 0).then(|| commit(host, count, now))
+		});
+		self.run_to(epoch, Phase::Switch, 0, 0);
+	}
+
+	/// As [`Driver::good_epoch`] with these commits, up to the block that opens the audit value.
+	pub fn audited_epoch(&mut self, epoch: u32, commit_of: impl Fn(&str, Moment) -> Option<RuntimeCall>) {
 		self.run_to(epoch, Phase::Inference, 1, 0);
 		self.include(HOSTS.iter().map(|h| heartbeat(h, self.now())).collect());
 		self.run_to(epoch, Phase::Deal, 0, 2);
@@ -115,10 +141,9 @@ impl Driver {
 		self.include(members.iter().map(|h| open(h, BeaconValue::Race, self.now())).collect());
 		self.run_to(epoch, Phase::Race, 0, 4);
 		let now = self.now();
-		self.include(HOSTS.iter().zip(counts).filter(|(_, c)| **c > 0).map(|(h, c)| commit(h, *c, now)).collect());
+		self.include(HOSTS.iter().filter_map(|host| commit_of(host, now)).collect());
 		self.run_to(epoch, Phase::Audit, 0, 17);
 		self.include(members.iter().map(|h| open(h, BeaconValue::Audit, self.now())).collect());
-		self.run_to(epoch, Phase::Switch, 0, 0);
 	}
 }
 

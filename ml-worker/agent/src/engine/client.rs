@@ -15,7 +15,7 @@ use crate::{
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// How long short calls may take.
 const SHORT: Duration = Duration::from_secs(10);
-/// How long a verification or a check of nonces may take.
+/// How long a verification or the start of a race may take.
 const LONG: Duration = Duration::from_secs(120);
 
 /// What a race is about.
@@ -194,8 +194,8 @@ impl Engine {
 		Ok((nonces, next.parse().map_err(Error::engine)?))
 	}
 
-	/// Which nonces of a Host are appropriate.
-	pub async fn race_verify(&self, race: &RaceStart, nonces: &[u64]) -> Result<Vec<bool>> {
+	/// Which nonces of a Host are appropriate, within `limit`.
+	pub async fn race_verify(&self, race: &RaceStart, nonces: &[u64], limit: Duration) -> Result<Vec<bool>> {
 		let body = Check {
 			preset: &race.preset,
 			seed: &race.seed,
@@ -203,7 +203,7 @@ impl Engine {
 			threshold: race.threshold,
 			nonces: nonces.iter().map(u64::to_string).collect(),
 		};
-		let answer = self.post("/sprint/verify", &body, LONG).await?;
+		let answer = self.post("/sprint/verify", &body, limit).await?;
 		let Checked { valid } = read_json(answer, MAX_ANSWER_BYTES).await.map_err(Error::Engine)?;
 		if valid.len() != nonces.len() {
 			return Err(Error::engine("it judged another number of nonces"));

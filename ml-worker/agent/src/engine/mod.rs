@@ -90,9 +90,28 @@ impl Engines {
 
 	/// The healthy engine with the fewest requests.
 	pub fn lease(&self) -> Option<Lease> {
-		let slot = self.0.iter().filter(|s| s.is_healthy()).min_by_key(|s| s.busy.load(Ordering::Relaxed))?;
+		self.lease_another(&[])
+	}
+
+	/// As [`Engines::lease`], but none of those that were tried.
+	pub fn lease_another(&self, tried: &[Lease]) -> Option<Lease> {
+		let is_new = |slot: &&Arc<Slot>| slot.is_healthy() && !tried.iter().any(|lease| Arc::ptr_eq(&lease.0, slot));
+		let slot = self.0.iter().filter(is_new).min_by_key(|s| s.busy.load(Ordering::Relaxed))?;
 		slot.busy.fetch_add(1, Ordering::Relaxed);
 		Some(Lease(slot.clone()))
+	}
+
+	/// A healthy engine without requests.
+	pub fn lease_idle(&self) -> Option<Lease> {
+		let is_free = |slot: &&Arc<Slot>| {
+			slot.is_healthy() && slot.busy.compare_exchange(0, 1, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+		};
+		self.0.iter().find(is_free).map(|slot| Lease(slot.clone()))
+	}
+
+	/// Whether [`Engines::lease_idle`] would find one.
+	pub fn has_idle(&self) -> bool {
+		self.0.iter().any(|slot| slot.is_healthy() && slot.busy.load(Ordering::Relaxed) == 0)
 	}
 
 	/// Looks at every engine once.

@@ -86,7 +86,7 @@ impl Collector {
 	}
 
 	/// Hands a frame to the transfer agent, unless it is gone or does not read: neither stops the answer.
-	async fn pass(&mut self, frame: Frame) {
+	pub async fn pass(&mut self, frame: Frame) {
 		if !self.unread {
 			self.unread = self.frames.send_timeout(frame, READ_TIMEOUT).await.is_err();
 		}

@@ -1,9 +1,9 @@
 //! Executes what other Hosts' transfer agents pass on: `POST /pacer/execute`.
 //!
 //! Order of checks, cheapest first: signature and freshness, room, model, payer, draw, cost, and that this inference was
-//! not executed before. Then the engine. The
-//! executor says *accepted* as soon as the engine took the request, and goes on to the end even if the transfer agent
-//! goes away, so that an answer that was started is always recorded.
+//! not executed before. Then the engine. The executor says *accepted* as soon as the engine took the request, and goes on
+//! to the end even if the transfer agent goes away or does not read, so that an answer that was started is always recorded
+//! and its room is always given back.
 
 pub mod answer;
 pub mod running;
@@ -124,7 +124,8 @@ pub async fn execute(
 	let (frames, receiver) = mpsc::channel(256);
 	tokio::spawn(async move {
 		let _held = (permit, lease, claim);
-		let _ = frames.send(Frame::Accepted).await;
+		let mut collector = Collector::new(frames, checked.ask.stream, checked.ask.route);
+		collector.pass(Frame::Accepted).await;
 		let response = match response {
 			Some(response) => Ok(response),
 			None => match generating.await {
@@ -133,7 +134,6 @@ pub async fn execute(
 				Err(e) => Err(e.to_string()),
 			},
 		};
-		let mut collector = Collector::new(frames.clone(), checked.ask.stream, checked.ask.route);
 		let answered = match response {
 			Ok(response) => collector.run(response).await,
 			Err(e) => Err(e),
@@ -141,12 +141,12 @@ pub async fn execute(
 		match answered.and_then(|a| keep(&app, &view, &checked, a)) {
 			Ok(()) => {
 				if checked.ask.stream {
-					let _ = frames.send(Frame::Done).await;
+					collector.pass(Frame::Done).await;
 				}
 			},
 			Err(message) => {
 				tracing::warn!("the answer to {:?} failed: {message}", checked.id);
-				let _ = frames.send(Frame::Failed { message }).await;
+				collector.pass(Frame::Failed { message }).await;
 			},
 		}
 	});

@@ -17,7 +17,7 @@ use crate::{
 	engine::{Engine, Engines, RaceStart},
 	error::{Error, Refusal, Result},
 	keys::KeyPair,
-	sprint::{list::NonceList, race_of},
+	sprint::{check::Rules, list::NonceList},
 	store::DataDir,
 };
 
@@ -81,7 +81,7 @@ impl Driver {
 			return self.finish(view).await;
 		}
 		// Without the value there is no race yet, or a short fork took it back: what is found until it returns counts.
-		let Some(start) = race_of(&sprint, &me) else { return Ok(()) };
+		let Some(start) = Rules::of(&sprint).map(|rules| rules.race(&me)) else { return Ok(()) };
 		if self.race.as_ref().is_none_or(|r| r.epoch != view.epoch() || r.start != start) {
 			self.open(view, &sprint, start)?;
 		}
@@ -102,8 +102,7 @@ impl Driver {
 		}
 		self.data.prune_files("sprint-", ".nonces", epoch.saturating_sub(2))?;
 		let cursors = vec![0; self.engines.all().len()];
-		self.race =
-			Some(Race { epoch, start, list, cursors, in_flight: VecDeque::new(), committed: 0, last_commit: None });
+		self.race = Some(Race { epoch, start, list, cursors, in_flight: VecDeque::new(), committed: 0, last_commit: None });
 		Ok(())
 	}
 
@@ -160,8 +159,12 @@ impl Driver {
 		}
 		let nonces = race.list.sorted();
 		let count = u32::try_from(nonces.len()).map_err(Error::engine)?;
-		let root = tokio::task::spawn_blocking(move || pacer_sprint::tree::root_of(&nonces)).await.map_err(Error::engine)?;
-		let root = Hash::from(root.map_err(Error::engine)?);
+		let file = race.list.file()?;
+		let safe_root = move || -> Result<_> {
+			file.sync_data()?;
+			pacer_sprint::tree::root_of(&nonces).map_err(Error::engine)
+		};
+		let root = Hash::from(tokio::task::spawn_blocking(safe_root).await.map_err(Error::engine)??);
 		let nonce = race.in_flight.back().map_or(next, |(n, _)| n + 1).max(next);
 		let valid_until = end.saturating_sub(1).min(view.slot().saturating_add(VALIDITY_SLOTS));
 		let header = DutyHeader { host: me.clone(), epoch: race.epoch, nonce, valid_until };

@@ -10,7 +10,7 @@ use codec::{Decode, DecodeAll, Encode};
 use futures::future::BoxFuture;
 use pacer_types::{
 	ledger::{BatchKey, FinishRecord, InferenceStatus, InferenceView, ModelView, StartRecord},
-	views::{ClockView, CommitView, EpochView, HostView, PayerView, SprintView},
+	views::{ClockView, CommitView, EpochView, HostView, PayerView, RaceDeadlines, SprintView},
 	AccountId, ClockParams, DutyCall, DutyKey, Hash, Lane, Phase, SignedDutyCall, Slot,
 };
 
@@ -31,6 +31,8 @@ struct Inner {
 	phase: Phase,
 	epoch: u32,
 	endpoints: Vec<String>,
+	/// Consensus weight and bond.
+	stakes: Vec<(u64, u128)>,
 	nonces: BTreeMap<AccountId, [u64; 2]>,
 	sprint: SprintView,
 	payer: PayerView,
@@ -65,8 +67,12 @@ impl FakeChain {
 			threshold: 7_670_677,
 			seed: Some([3; 32]),
 			audit: Some([4; 32]),
+			salt: vec![5; 64],
 			skipped: false,
 			commits: vec![],
+			disputes: vec![],
+			demands: vec![],
+			deadlines: RaceDeadlines { demand: 10_040, challenge: 10_048, challenge_posted: 10_064 },
 		};
 		let payer = PayerView {
 			index: 2,
@@ -82,6 +88,7 @@ impl FakeChain {
 			phase: Phase::Inference,
 			epoch: 5,
 			endpoints: vec!["http://127.0.0.1:9".into(); 4],
+			stakes: vec![(WEIGHT, 0); 4],
 			nonces: BTreeMap::new(),
 			sprint,
 			payer,
@@ -156,8 +163,18 @@ impl FakeChain {
 
 	/// Records a commitment.
 	pub fn commit(&self, host: usize, count: u32, root: Hash) {
-		let commit = CommitView { host: self.account(host), count, root, stands: 0, refuted: 0, struck: false };
+		let commit = CommitView { host: self.account(host), count, root, struck: false };
 		self.lock().sprint.commits.push(commit);
+	}
+
+	/// Changes what the chain says of the race of epoch 5.
+	pub fn edit_race(&self, edit: impl FnOnce(&mut SprintView)) {
+		edit(&mut self.lock().sprint);
+	}
+
+	/// Sets consensus weight and bond of a Host.
+	pub fn set_stake(&self, host: usize, weight: u64, bond: u128) {
+		self.lock().stakes[host] = (weight, bond);
 	}
 
 	/// What the payer's next number is.
@@ -221,9 +238,9 @@ impl FakeChain {
 			duty_key: self.key(i).public(),
 			endpoint: inner.endpoints[i].clone().into_bytes(),
 			models: vec![0],
-			bond: 0,
+			bond: inner.stakes[i].1,
 			work: WEIGHT,
-			consensus: WEIGHT,
+			consensus: inner.stakes[i].0,
 			reputation: 0,
 			excluded: false,
 			heartbeat: true,
@@ -242,7 +259,10 @@ impl FakeChain {
 			"clock" => self.clock(&inner).encode(),
 			"hosts" => self.hosts(&inner).encode(),
 			"models" => vec![model()].encode(),
-			"sprint" => inner.sprint.encode(),
+			"sprint" if read::<u32>(args) == inner.sprint.epoch => inner.sprint.encode(),
+			"sprint" => {
+				SprintView { epoch: read(args), seed: None, commits: vec![], disputes: vec![], ..inner.sprint.clone() }.encode()
+			},
 			"lane_nonce" => {
 				let (who, lane): (AccountId, Lane) = read(args);
 				inner.nonces.get(&who).map_or(0, |n| n[number_of(lane)]).encode()

@@ -33,7 +33,19 @@ pub enum Mode {
 	BreaksLate,
 }
 
+/// What a fake engine does when it is asked about nonces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judging {
+	/// It answers.
+	Answers,
+	/// It fails.
+	Fails,
+	/// It never answers.
+	Hangs,
+}
+
 struct EngineState {
+	judging: Judging,
 	mode: Mode,
 	race: Option<RaceStart>,
 	hidden: Vec<u64>,
@@ -42,6 +54,8 @@ struct EngineState {
 	pass: bool,
 	/// Nonces that are not appropriate.
 	fakes: Vec<u64>,
+	/// Nonces it was asked about.
+	judged: Vec<u64>,
 }
 
 /// An engine over HTTP that answers at once.
@@ -55,6 +69,7 @@ impl FakeEngine {
 	/// Starts one on a free port; it lives as long as the test.
 	pub async fn start() -> Self {
 		let state = EngineState {
+			judging: Judging::Answers,
 			mode: Mode::Answers,
 			race: None,
 			hidden: vec![],
@@ -62,6 +77,7 @@ impl FakeEngine {
 			requests: vec![],
 			pass: true,
 			fakes: vec![],
+			judged: vec![],
 		};
 		let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
 		let engine = Self { state: Arc::new(Mutex::new(state)), address: listener.local_addr().unwrap() };
@@ -93,6 +109,11 @@ impl FakeEngine {
 		self.lock().mode = mode;
 	}
 
+	/// What it will do when it is asked about nonces.
+	pub fn set_judging(&self, judging: Judging) {
+		self.lock().judging = judging;
+	}
+
 	/// What it will say of answers.
 	pub fn set_pass(&self, pass: bool) {
 		self.lock().pass = pass;
@@ -101,6 +122,11 @@ impl FakeEngine {
 	/// Nonces it will call inappropriate.
 	pub fn set_fakes(&self, fakes: &[u64]) {
 		self.lock().fakes = fakes.to_vec();
+	}
+
+	/// Nonces it was asked to judge.
+	pub fn judged(&self) -> Vec<u64> {
+		self.lock().judged.clone()
 	}
 
 	/// Nonces it finds once it races.
@@ -153,10 +179,17 @@ async fn race_nonces(State(engine): State<FakeEngine>, Query(query): Query<BTree
 	Json(json!({"nonces": new, "next": next}))
 }
 
-async fn race_verify(State(engine): State<FakeEngine>, Json(ask): Json<Value>) -> Json<Value> {
-	let fakes = engine.lock().fakes.clone();
-	let is_real = |n: &Value| !fakes.contains(&n.as_str().unwrap().parse().unwrap());
-	Json(json!({"valid": ask["nonces"].as_array().unwrap().iter().map(is_real).collect::<Vec<_>>()}))
+async fn race_verify(State(engine): State<FakeEngine>, Json(ask): Json<Value>) -> Response {
+	let judging = engine.lock().judging;
+	match judging {
+		Judging::Answers => {},
+		Judging::Fails => return axum::http::StatusCode::SERVICE_UNAVAILABLE.into_response(),
+		Judging::Hangs => std::future::pending().await,
+	}
+	let nonces: Vec<u64> = ask["nonces"].as_array().unwrap().iter().map(|n| n.as_str().unwrap().parse().unwrap()).collect();
+	let mut state = engine.lock();
+	state.judged.extend(&nonces);
+	Json(json!({"valid": nonces.iter().map(|n| !state.fakes.contains(n)).collect::<Vec<_>>()})).into_response()
 }
 
 async fn verify_answer(State(engine): State<FakeEngine>, Json(_): Json<Value>) -> Json<Value> {

@@ -19,7 +19,7 @@ use crate::{
 };
 
 pub use chain::{FakeChain, MODEL};
-pub use engine::{FakeEngine, Mode};
+pub use engine::{FakeEngine, Judging, Mode};
 
 /// What an agent's services share, over a fake chain; `dir` keeps its data.
 pub async fn app(chain: &FakeChain, host: usize, engines: &[&FakeEngine], dir: &std::path::Path) -> Arc<App> {
@@ -57,5 +57,19 @@ pub async fn serve(app: Arc<App>) -> String {
 	let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
 	let url = format!("http://{}", listener.local_addr().unwrap());
 	tokio::spawn(async move { axum::serve(listener, routes(Service { app, metrics: None })).await });
+	url
+}
+
+/// Serves a list as an agent would, whatever was committed to; returns the base URL.
+pub async fn serve_list(nonces: Vec<u64>) -> String {
+	use axum::extract::Query;
+	let page = move |Query(query): Query<std::collections::BTreeMap<String, usize>>| {
+		let page: Vec<u8> = nonces.iter().skip(query["from"]).take(20).flat_map(|n| n.to_le_bytes()).collect();
+		async move { page }
+	};
+	let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+	let url = format!("http://{}", listener.local_addr().unwrap());
+	let router = axum::Router::new().route("/pacer/nonces", axum::routing::get(page));
+	tokio::spawn(async move { axum::serve(listener, router).await });
 	url
 }

@@ -96,7 +96,7 @@ fn signature_should_not_be_checked_when_a_cheaper_check_fails() {
 	build_and_execute(|| {
 		register("Alice");
 		let garbage = duty_pair("Eve").sign(b"something else");
-		let refused = Hosts::authorize_once(CallKind::VoteCount, &header("Alice", 0), &(), &(), &garbage, || {
+		let refused = Hosts::authorize_once(CallKind::Challenge, &header("Alice", 0), &(), &(), &garbage, || {
 			Err(InvalidTransaction::from(Rejection::WrongPhase).into())
 		});
 		assert_eq!(refused, custom(Rejection::WrongPhase));

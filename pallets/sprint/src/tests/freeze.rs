@@ -1,6 +1,7 @@
 //! From counts to weights.
 
-use crate::{mock::*, Event, Penalties, Recents, SkipReason, Skips};
+use super::lists::*;
+use crate::{mock::*, Event, Penalties, Recents, SkipReason, Skips, Strike};
 use pacer_types::{
 	traits::{EpochClock, EpochWeights, HostBonds},
 	Phase, PCR,
@@ -72,28 +73,6 @@ fn newcomer_should_get_weight_and_absentee_lose_it() {
 		let (session, hosts) = queued().pop().unwrap();
 		assert_eq!((session, hosts.len()), (12, 4));
 		assert!(hosts.contains(&account("Eve")) && !hosts.contains(&account("Dave")));
-	});
-}
-
-#[test]
-fn refuted_host_should_lose_weight_and_bond() {
-	build_and_execute(|| {
-		heartbeats();
-		run_to(0, Phase::Race);
-		for (name, count) in FOUR {
-			submit(&commit(name, count)).unwrap();
-		}
-		run_to(0, Phase::Audit);
-		submit(&vote("Alice", "Dave", false)).unwrap();
-		submit(&vote("Bob", "Dave", false)).unwrap();
-		run_to(0, Phase::Switch);
-		assert_eq!(weight(1, "Dave"), None);
-		assert_eq!(Hosts::free_bond(&account("Dave")), 930 * PCR);
-		assert_eq!(Hosts::free_bond(&account("Alice")), 1_000 * PCR);
-		let mut raced: Vec<_> = ["Alice", "Bob", "Charlie"].map(account).to_vec();
-		raced.sort();
-		let switch = Heard::Switch { epoch: 0, raced, caught: vec![account("Dave")] };
-		assert_eq!(heard().last(), Some(&switch));
 	});
 }
 
@@ -202,5 +181,34 @@ fn genesis_should_answer_for_the_first_session_only() {
 		assert_eq!(Sprint::weights_for_session(1), Sprint::weights(0));
 		assert_eq!(Sprint::epoch_weights(0).len(), 4);
 		assert_eq!(Sprint::clock_view().now.epoch, 0);
+	});
+}
+
+/// A race that is skipped although these Hosts of four were struck in it.
+fn skipped_with(fallen: &[&str], test: impl FnOnce()) {
+	build_weighing(30, || {
+		let lists = ["Alice", "Bob", "Charlie", "Dave"].map(|name| List::honest(name, 0, 40));
+		audit(0, &lists);
+		fallen.iter().for_each(|name| submit(&challenge("Alice", name, 5)).unwrap());
+		run_to_slot(disputes(0)[0].deadline + 2);
+		fallen.iter().for_each(|name| assert_eq!(struck(0, name), Some(Strike::Silent)));
+		Skips::<Test>::insert(0, SkipReason::NoAuditValue);
+		run_to(0, Phase::Switch);
+		assert_eq!(weight(1, "Alice"), Some((30, 30)));
+		test();
+	});
+}
+
+#[test]
+fn struck_host_should_lose_its_weight_when_the_race_is_skipped() {
+	skipped_with(&["Dave"], || {
+		assert_eq!((weight(1, "Dave"), Sprint::total_consensus(1)), (None, 90));
+	});
+}
+
+#[test]
+fn struck_hosts_should_keep_their_weight_when_too_little_would_be_left() {
+	skipped_with(&["Charlie", "Dave"], || {
+		assert_eq!((weight(1, "Dave"), Sprint::total_consensus(1)), (Some((30, 30)), 120));
 	});
 }

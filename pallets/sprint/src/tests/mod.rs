@@ -1,6 +1,12 @@
 mod clock;
+mod demands;
+mod disputes;
 mod freeze;
 mod invariants;
+mod late;
+mod lists;
 mod race;
+mod silence;
+mod stale;
 mod try_state;
-mod votes;
+mod wallets;

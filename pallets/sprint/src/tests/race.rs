@@ -3,8 +3,8 @@
 use crate::{mock::*, Commits, Event, SkipReason, Skips};
 use frame_support::traits::Authorize;
 use pacer_types::{
-	duty::DutyHeader,
-	traits::{EpochClock, HostBonds},
+	duty::{DutyCall, DutyHeader},
+	traits::{EpochClock, HostBonds, Standing},
 	Hash, Phase, Rejection, PCR,
 };
 use sp_runtime::{
@@ -126,7 +126,8 @@ fn commits_should_wait_for_each_other_in_the_pool_but_not_in_a_block() {
 #[test]
 fn calls_should_fail_when_they_are_not_authorized() {
 	in_race(|| {
-		for call in [commit("Alice", 60), vote("Alice", "Bob", true)] {
+		let doubt = DutyCall::Challenge { race: 0, subject: account("Bob"), position: 0 };
+		for call in [commit("Alice", 60), say("Alice", doubt)] {
 			let call = RuntimeCall::from(call);
 			assert!(call.clone().dispatch(RuntimeOrigin::signed(account("Alice"))).is_err());
 			assert!(call.clone().dispatch(RuntimeOrigin::none()).is_err());
@@ -134,5 +135,25 @@ fn calls_should_fail_when_they_are_not_authorized() {
 			assert!(call.weight_of_authorize().ref_time() > 0);
 		}
 		assert_eq!(Sprint::now().phase, Phase::Race);
+	});
+}
+
+#[test]
+fn bond_should_cover_only_what_the_earnings_of_the_epoch_do_not() {
+	in_race(|| {
+		let locked = |name| 1_000 * PCR - Hosts::free_bond(&account(name));
+		Earned::set(25 * PCR);
+		submit(&commit("Alice", 60)).unwrap();
+		assert_eq!(locked("Alice"), 35 * PCR);
+		// Earned more meanwhile, and claims less.
+		Earned::set(100 * PCR);
+		submit(&commit("Alice", 50)).unwrap();
+		assert_eq!(locked("Alice"), 0);
+		// Earnings that are lost already cover nothing.
+		<Recorder as Standing>::note_fraud(0, &account("Bob"));
+		submit(&commit("Bob", 60)).unwrap();
+		assert_eq!(locked("Bob"), 60 * PCR);
+		run_to(0, Phase::Switch);
+		assert_eq!((locked("Alice"), locked("Bob")), (0, 0));
 	});
 }

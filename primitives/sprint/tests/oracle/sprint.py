@@ -1,30 +1,32 @@
-#!/usr/bin/env python3
-"""The Sprint's `dev` preset once more, from the definition alone (design/sprint.md). Needs numpy.
+"""The Sprint once more, from the definition alone (docs/sprint.md). Needs numpy; `tests/bench/setup.sh` has one.
 
-Shares nothing with the Rust code, not even a library: ChaCha8 is written out, BLAKE2b is Python's. Products are taken
-whole, in int64, and every position is computed, needed or not.
-
-    sprint.py            recomputes tests/golden/dev.jsonl and says whether it agrees
-    sprint.py --write    writes it
+Shares nothing with the Rust code, not even a library: ChaCha8 is written out, BLAKE2b is Python's. Every position is
+computed, needed or not. Products are taken in float64, which is exact: no sum reaches 2^25, far below 2^53.
+`golden.py` and `avalanche.py` use it.
 """
 import hashlib
-import json
-import pathlib
-import sys
+from typing import NamedTuple
 
 import numpy as np
 
-L, D, H, W, F, V, S = 4, 64, 4, 16, 256, 256, 4
-GOLDEN = pathlib.Path(__file__).resolve().parent.parent / "golden" / "dev.jsonl"
-ONE_IN_4, ONE_IN_900 = 7_670_677, 155_029_188
-CASES = [
-    (hashlib.sha256(b"pacer golden seed %d" % case).digest(), hashlib.sha256(b"pacer golden host %d" % case).digest(), threshold, nonces)
-    for case, threshold, nonces in [
-        (0, ONE_IN_900, [0, 1, 2, 3]),
-        (1, ONE_IN_4, [0, 1, 2, 3, 4, 5, 6, 7]),
-        (2, ONE_IN_4, [255, 65_536, 2**32 - 1, 2**32, 2**53 + 1, 2**64 - 1]),
-    ]
-]
+
+class Config(NamedTuple):
+    """Layers, model width, heads, head width, FFN width, output width, positions."""
+
+    L: int
+    d: int
+    H: int
+    h: int
+    F: int
+    V: int
+    S: int
+
+
+PRESETS = {
+    "dev": Config(4, 64, 4, 16, 256, 256, 4),
+    "bench": Config(16, 512, 16, 64, 2048, 8192, 4),
+}
+LUT = np.array([int(256 * 2 ** (-n / 16)) for n in range(256)])
 
 
 def blake(data):
@@ -57,10 +59,6 @@ def chacha8(key, stream, length):
     return s.T.astype("<u4").tobytes()[:length]
 
 
-def stream(label, seed, extra, number, length):
-    return chacha8(blake(b"pacer/sprint/v1/" + label + seed + extra), number, length)
-
-
 def i8(x):
     return ((x + 128) & 255) - 128
 
@@ -69,61 +67,80 @@ def fold(x, s):
     return i8(x >> s)
 
 
-def shift(k):
-    return (k.bit_length() - 1) // 2
+def lg(n):
+    return n.bit_length() - 1
 
 
-def weights(seed, m, n, k):
-    packed = np.frombuffer(stream(b"weights", seed, b"", m, n * k // 2), dtype=np.uint8)
-    return (np.stack([packed & 15, packed >> 4], 1).reshape(n, k).astype(np.int64)) - 8
+class Sprint:
+    """One race: shape and seed. Activations are int64 arrays of nonces x positions x width."""
+
+    def __init__(self, config, seed):
+        self.c, self.seed = config, seed
+        self.t = np.frombuffer(self.stream(b"target", b"", 0, config.V), dtype=np.int8).astype(np.int64)
+        self.w = {}
+
+    def stream(self, label, extra, number, length):
+        return chacha8(blake(b"pacer/sprint/v1/" + label + self.seed + extra), number, length)
+
+    def weights(self, m, n, k):
+        if m not in self.w:
+            packed = np.frombuffer(self.stream(b"weights", b"", m, n * k // 2), dtype=np.uint8)
+            self.w[m] = np.stack([packed & 15, packed >> 4], 1).reshape(n, k).astype(np.float64) - 8
+        return self.w[m]
+
+    def product(self, x, m, n):
+        k = x.shape[-1]
+        sums = x.reshape(-1, k).astype(np.float64) @ self.weights(m, n, k).T
+        return fold(sums.astype(np.int64), lg(k) // 2).reshape(*x.shape[:-1], n)
+
+    def node(self, host):
+        return blake(b"pacer/sprint/v1/node" + host)
+
+    def inputs(self, host, nonces):
+        size = self.c.S * self.c.d
+        rows = [np.frombuffer(self.stream(b"input", self.node(host), n, size), dtype=np.int8) for n in nonces]
+        return np.stack(rows).astype(np.int64).reshape(-1, self.c.S, self.c.d)
+
+    def layer(self, index, x):
+        """Every position of x_(index + 1)."""
+        c, m = self.c, 7 * index
+        q, k, v = (self.product(x, m + i, c.H * c.h).reshape(-1, c.S, c.H, c.h) for i in range(3))
+        mixed = np.zeros_like(v)
+        for i in range(c.S):
+            scores = np.stack([(q[:, i] * k[:, j]).sum(-1) >> (lg(c.h) // 2 + 8) for j in range(i + 1)])
+            parts = LUT[np.minimum(255, scores.max(0) - scores)]
+            mixed[:, i] = sum(parts[j][..., None] * v[:, j] for j in range(i + 1))
+        x = i8(x + self.product(fold(mixed, 6).reshape(-1, c.S, c.H * c.h), m + 3, c.d))
+        f = fold(self.product(x, m + 4, c.F) * self.product(x, m + 5, c.F), 4)
+        return i8(x + self.product(f, m + 6, c.d))
+
+    def states(self, x):
+        """x_0 .. x_L, all positions of each."""
+        states = [x]
+        for index in range(self.c.L):
+            states.append(self.layer(index, states[-1]))
+        return states
+
+    def output(self, x):
+        return self.product(x[:, -1], 7 * self.c.L, self.c.V)
+
+    def permuted(self, host, nonce, y):
+        v = self.c.V
+        words = np.frombuffer(self.stream(b"permutation", self.node(host), nonce, 4 * v), dtype="<u4").tolist()
+        p = list(range(v))
+        for word, i in zip(words, range(v - 1, 0, -1)):
+            j = (word * (i + 1)) >> 32
+            p[i], p[j] = p[j], p[i]
+        return y[p]
+
+    def score(self, z):
+        centred, target = 2 * z + 1, 2 * self.t + 1
+        return int(centred @ target), int(centred @ centred), int(target @ target)
 
 
-def evaluate(seed, host, threshold, nonce):
-    node = blake(b"pacer/sprint/v1/node" + host)
-    table = [int(256 * 2 ** (-n / 16)) for n in range(256)]
-
-    def product(x, m, n, k):
-        return fold(x @ weights(seed, m, n, k).T, shift(k))
-
-    def digest(x):
-        return blake(x.astype(np.int8).tobytes()).hex()
-
-    x = np.frombuffer(stream(b"input", seed, node, nonce, S * D), dtype=np.int8).astype(np.int64).reshape(S, D)
-    states = [digest(x)]
-    for layer in range(L):
-        m = 7 * layer
-        q, k, v = (product(x, m + i, H * W, D).reshape(S, H, W) for i in range(3))
-        c = np.zeros((S, H, W), dtype=np.int64)
-        for head in range(H):
-            for i in range(S):
-                a = [int(q[i, head] @ k[j, head]) >> ((W.bit_length() - 1) // 2 + 8) for j in range(i + 1)]
-                for j, score in enumerate(a):
-                    c[i, head] += table[min(255, max(a) - score)] * v[j, head]
-        x = i8(x + product(fold(c, 6).reshape(S, H * W), m + 3, D, H * W))
-        f = fold(product(x, m + 4, F, D) * product(x, m + 5, F, D), 4)
-        x = i8(x + product(f, m + 6, D, F))
-        states.append(digest(x if layer < L - 1 else x[S - 1]))
-    y = product(x[S - 1 :], 7 * L, V, D)[0]
-
-    words = np.frombuffer(stream(b"permutation", seed, node, nonce, 4 * V), dtype="<u4")
-    p = list(range(V))
-    for word, i in zip(words, range(V - 1, 0, -1)):
-        j = (int(word) * (i + 1)) >> 32
-        p[i], p[j] = p[j], p[i]
-    z = y[p]
-    t = np.frombuffer(stream(b"target", seed, b"", 0, V), dtype=np.int8).astype(np.int64)
-    dot, zz, tt = (int(a @ b) for a, b in [(2 * z + 1, 2 * t + 1), (2 * z + 1, 2 * z + 1), (2 * t + 1, 2 * t + 1)])
-    return {
-        "preset": "dev", "seed": seed.hex(), "host": host.hex(), "threshold": threshold, "nonce": nonce, "states": states,
-        "y": y.astype(np.int8).tobytes().hex(), "z": z.astype(np.int8).tobytes().hex(), "dot": dot, "zz": zz, "tt": tt,
-        "appropriate": dot > 0 and dot * dot * 2**32 >= threshold * zz * tt,
-    }
+def appropriate(dot, zz, tt, threshold):
+    return dot > 0 and dot * dot * 2**32 >= threshold * zz * tt
 
 
-text = "".join(json.dumps(evaluate(seed, host, c, n), separators=(",", ":")) + "\n" for seed, host, c, nonces in CASES for n in nonces)
-if "--write" in sys.argv:
-    GOLDEN.parent.mkdir(exist_ok=True)
-    GOLDEN.write_text(text)
-elif text != GOLDEN.read_text():
-    sys.exit("the golden vectors differ from the definition")
-print(text.count("\n"), "vectors,", text.count('"appropriate":true'), "of them appropriate")
+def as_bytes(x):
+    return x.astype(np.int8).tobytes()

@@ -1,0 +1,41 @@
+//! Which pallets are benchmarked, and the scenes they need. Only in a build with `runtime-benchmarks`.
+
+use frame_support::traits::fungible::{Mutate, MutateHold};
+use pacer_types::{traits::BeaconValue, Balance, EpochIndex, SessionIndex, Slot};
+
+use crate::*;
+
+frame_benchmarking::define_benchmarks!([pallet_sprint, Sprint]);
+
+/// Sets clock, randomness and Hosts directly, without the protocol that leads there.
+pub struct Scene;
+
+impl pallet_sprint::benchmarking::BenchmarkHelper for Scene {
+	fn set_clock(session: SessionIndex, start: Slot, slot: Slot) {
+		pallet_session::CurrentIndex::<Runtime>::put(session);
+		pallet_babe::EpochIndex::<Runtime>::put(0);
+		pallet_babe::GenesisSlot::<Runtime>::put(sp_consensus_babe::Slot::from(start));
+		pallet_babe::CurrentSlot::<Runtime>::put(sp_consensus_babe::Slot::from(slot));
+	}
+
+	fn set_value(epoch: EpochIndex, which: BeaconValue, value: [u8; 32]) {
+		pallet_randomness::Values::<Runtime>::insert((epoch, which), value);
+	}
+
+	fn make_host(who: &AccountId, bond: Balance) {
+		let reason = pallet_hosts::HoldReason::Bond.into();
+		let _ = Balances::mint_into(who, bond.saturating_mul(2));
+		let _ = Balances::hold(&reason, who, bond);
+		let info = pallet_hosts::HostInfo {
+			duty_key: Default::default(),
+			previous_duty_key: None,
+			seed_from: 0,
+			endpoint: Default::default(),
+			models: Default::default(),
+			bond,
+			races_from: 0,
+			withdraw_from: None,
+		};
+		pallet_hosts::Hosts::<Runtime>::insert(who, info);
+	}
+}
