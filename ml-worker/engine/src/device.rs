@@ -133,6 +133,32 @@ pub fn open(choice: DeviceChoice, threads: Option<usize>) -> Result<Device, Stri
     }
 }
 
+/// Opens several devices at once; `auto` stands for all GPUs, or the CPU if there are none. `Err` says in words why not.
+pub fn open_all(choices: &[DeviceChoice], threads: Option<usize>) -> Result<Vec<Device>, String> {
+    let mut devices = Vec::new();
+    for choice in choices {
+        let first = open(*choice, threads)?;
+        let gpus = tch::Cuda::device_count().max(0) as usize;
+        let new = match (choice, first) {
+            (DeviceChoice::Auto, Device::Cuda(_)) => (0..gpus).map(Device::Cuda).collect(),
+            _ => vec![first],
+        };
+        for device in new {
+            if !devices.contains(&device) {
+                devices.push(device);
+            }
+        }
+    }
+    if devices.is_empty() { Err("no device was named".into()) } else { Ok(devices) }
+}
+
+/// Main memory that is free, in bytes.
+pub fn free_memory_bytes() -> usize {
+    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok()).map_or(4 << 30, |kib| kib << 10)
+}
+
 /// The class of device, as numeric profiles name it.
 pub fn class(device: Device) -> &'static str {
     match device {
@@ -144,6 +170,13 @@ pub fn class(device: Device) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn devices_should_be_listed_once_each() {
+        assert_eq!(open_all(&[DeviceChoice::Cpu, DeviceChoice::Cpu], None), Ok(vec![Device::Cpu]));
+        assert!(open_all(&[DeviceChoice::Cpu, DeviceChoice::Cuda(999)], None).is_err());
+        assert!(open_all(&[], None).is_err());
+    }
 
     #[test]
     fn device_choice_should_parse_when_it_is_well_formed() {

@@ -143,10 +143,9 @@ impl<R: ModelRunner> Engine<R> {
     /// One round of the loop: drop the abandoned, schedule, run, report.
     fn step(&mut self) {
         let gone: Vec<_> = self.work.iter().filter(|(_, (_, work))| work.abandoned()).map(|(id, _)| *id).collect();
-        for id in gone {
-            self.remove(id);
-            metrics::counter!("pacer_engine_requests_cancelled_total").increment(1);
-        }
+        metrics::counter!("pacer_engine_requests_cancelled_total").increment(gone.len() as u64);
+        // They count as in flight until everything that tells of them is up to date.
+        let _leaving: Vec<_> = gone.into_iter().filter_map(|id| self.remove(id)).collect();
         let plan = self.scheduler.schedule();
         for id in &plan.preempted {
             self.runner.release(*id);

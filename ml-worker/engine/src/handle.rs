@@ -5,7 +5,7 @@ use pacer_artifact::{FinishReason, Position, SamplingKey, SamplingParams};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{channel, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// Why a request came to nothing.
@@ -120,7 +120,13 @@ impl Load {
         self.stopped.load(Ordering::SeqCst)
     }
 
-    /// Blocks until no request is in flight. Background work calls it between its steps.
+    /// Blocks until no request is in flight, or `patience` is over. Background work calls it between its steps.
+    pub fn wait_idle_for(&self, patience: Duration) {
+        let guard = self.idle_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.idle.wait_timeout_while(guard, patience, |()| self.in_flight() > 0));
+    }
+
+    /// Blocks until no request is in flight.
     pub fn wait_idle(&self) {
         let mut guard = self.idle_lock.lock().unwrap_or_else(PoisonError::into_inner);
         while self.in_flight() > 0 {

@@ -1,5 +1,6 @@
 //! `pacer-engine`: the command line of the engine.
 
+mod contention;
 mod serve;
 
 use clap::{Parser, Subcommand};
@@ -27,13 +28,21 @@ enum Command {
         /// Folder of the checkpoint.
         dir: PathBuf,
     },
-    /// The Sprint without a server: test vectors and benchmarks.
+    /// The Sprint by itself: test vectors, checks and benchmarks.
     Sprint {
         #[command(subcommand)]
-        command: sprint::cli::SprintCommand,
+        command: SprintCommand,
     },
     /// Train the demo model.
     TrainDemo(train::Args),
+}
+
+#[derive(Subcommand)]
+enum SprintCommand {
+    #[command(flatten)]
+    Alone(sprint::cli::SprintCommand),
+    /// Measures what a race costs users: time to the first token with and without one, on a server of its own.
+    Contention(contention::ContentionArgs),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -50,7 +59,8 @@ fn main() -> anyhow::Result<()> {
             print!("{}", inspect::inspect(&dir)?);
             Ok(())
         }
-        Command::Sprint { command } => sprint::cli::run(command),
+        Command::Sprint { command: SprintCommand::Alone(command) } => sprint::cli::run(command),
+        Command::Sprint { command: SprintCommand::Contention(args) } => contention::contention(&args),
         Command::TrainDemo(args) => train::run(args),
     }
 }

@@ -66,7 +66,13 @@ pub struct ServeArgs {
     /// Memory of the KV cache [default: what the requests can use, at most a quarter of the free memory]
     #[arg(long, value_name = "MIB")]
     kv_memory_mib: Option<usize>,
-    /// Memory the Sprint may use for batches of nonces
+    /// Devices of the Sprint, separated by commas: auto, cpu, cuda:N [default: the model's]
+    #[arg(long, value_delimiter = ',', value_name = "DEVICES")]
+    sprint_device: Option<Vec<DeviceChoice>>,
+    /// How the Sprint multiplies: auto (what is faster), int8 or bf16
+    #[arg(long, default_value = "auto")]
+    sprint_path: sprint::PathChoice,
+    /// Memory the Sprint may use for batches of nonces, on each device
     #[arg(long, default_value_t = 512, value_name = "MIB")]
     sprint_memory_mib: usize,
     /// Key that clients must show
@@ -118,9 +124,14 @@ pub fn serve(args: ServeArgs) -> anyhow::Result<()> {
     };
     tracing::info!(name, context, kv_blocks, weights = %hex::encode(weights), "the model is ready");
 
-    // The race pauses between two of its steps for as long as a request is being worked on.
+    // Between two of its steps the Sprint waits while a request is being worked on, but not for ever.
     let load = engine.load();
-    let race = sprint::Service::new(device, args.sprint_memory_mib << 20, move || load.wait_idle())?;
+    let devices = match &args.sprint_device {
+        Some(choices) => device::open_all(choices, args.threads).map_err(anyhow::Error::msg)?,
+        None => vec![device],
+    };
+    let setup = sprint::Setup { path: args.sprint_path, ..sprint::Setup::new(devices, args.sprint_memory_mib << 20) };
+    let race = sprint::Service::new(&setup, move |patience| load.wait_idle_for(patience))?;
     let state = Arc::new(Server {
         engine,
         tokenizer,
@@ -225,7 +236,9 @@ fn kv_blocks(args: &ServeArgs, config: &ModelConfig, dtype: Dtype, context: usiz
     let blocks = match (args.kv_blocks, args.kv_memory_mib) {
         (Some(blocks), _) => blocks,
         (None, Some(mib)) => (mib << 20) / block_bytes,
-        (None, None) => (args.max_num_seqs * one_context).min((free_memory_bytes() / 4 / block_bytes).max(one_context)),
+        (None, None) => {
+            (args.max_num_seqs * one_context).min((device::free_memory_bytes() / 4 / block_bytes).max(one_context))
+        }
     };
     ensure!(
         blocks >= one_context,
@@ -233,10 +246,4 @@ fn kv_blocks(args: &ServeArgs, config: &ModelConfig, dtype: Dtype, context: usiz
         blocks * BLOCK_TOKENS
     );
     Ok(blocks)
-}
-
-fn free_memory_bytes() -> usize {
-    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok()).map_or(4 << 30, |kib| kib << 10)
 }

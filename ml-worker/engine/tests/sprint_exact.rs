@@ -1,28 +1,39 @@
-//! Bit-equality of the engine's Sprint with the reference, whatever the shape, the batch and the kernels.
+//! Bit-equality of the engine's Sprint with the reference, whatever the shape, the batch, the kernels and the path.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
-use pacer_engine::sprint::{evaluate_all, Kernels, Network, Pass, Workspace};
+use pacer_engine::sprint::{evaluate_all, Form, Kernels, Network, Pass, Path, WeightStore};
 use pacer_sprint::{evaluate, threshold_for_one_in, Config, Hash, Preset};
 use proptest::prelude::*;
 use tch::Device;
 
-const BOTH: [Kernels; 2] = [Kernels::Host, Kernels::Torch];
+/// Everything that computes on a CPU: kernels, path, and how the weights lie.
+const WAYS: [(Kernels, Path, Form); 5] = [
+    (Kernels::Host, Path::Int8, Form::Expanded),
+    (Kernels::Host, Path::Int8, Form::Packed),
+    (Kernels::Host, Path::Bf16, Form::Expanded),
+    (Kernels::Torch, Path::Int8, Form::Packed),
+    (Kernels::Torch, Path::Bf16, Form::Expanded),
+];
 
-fn network(config: Config, seed: Hash, kernels: Kernels, threads: usize) -> Rc<Network> {
+fn store(config: Config, seed: Hash, form: Form) -> Arc<WeightStore> {
+    Arc::new(WeightStore::derive(config, seed, form, 2, &|| {}).expect("derived"))
+}
+
+fn network(config: Config, seed: Hash, (kernels, path, form): (Kernels, Path, Form)) -> Rc<Network> {
     // Tests run beside each other: more threads than cores would mostly wait for each other.
     tch::set_num_threads(1);
-    Rc::new(Network::build(config, seed, Device::Cpu, kernels, threads, &mut || {}).expect("built"))
+    Rc::new(Network::new(store(config, seed, form), Device::Cpu, kernels, path, &|| {}).expect("built"))
 }
 
 /// Compares every state hash, output, permuted output, sum and verdict.
 fn compare(config: Config, seed: Hash, host: Hash, threshold: u64, nonces: &[u64]) {
     let expected: Vec<_> =
         nonces.iter().map(|nonce| evaluate(&config, &seed, threshold, &host, *nonce).expect("valid")).collect();
-    for kernels in BOTH {
-        let found = evaluate_all(network(config, seed, kernels, 2), host, threshold, nonces.to_vec()).expect("evaluated");
+    for way in WAYS {
+        let found = evaluate_all(network(config, seed, way), host, threshold, nonces.to_vec()).expect("evaluated");
         for ((nonce, found), expected) in nonces.iter().zip(found).zip(&expected) {
-            assert_eq!(found, *expected, "{kernels:?}, {config:?}, nonce {nonce}");
+            assert_eq!(found, *expected, "{way:?}, {config:?}, nonce {nonce}");
         }
     }
 }
@@ -47,10 +58,10 @@ fn engine_should_equal_reference_when_shape_is_that_of_larger_presets() {
 }
 
 #[test]
-fn engine_should_equal_reference_when_work_is_split_over_threads() {
-    // Large enough that the host kernels use more than one thread, and not divisible by two.
+fn engine_should_equal_reference_when_a_batch_is_large() {
+    // So many rows that products are computed in blocks, and not a multiple of anything.
     let config = Config { layers: 2, outputs: 1024, ..Preset::Bench.config() };
-    let network = network(config, [5; 32], Kernels::Host, 2);
+    let network = network(config, [5; 32], WAYS[0]);
     tch::set_num_threads(2);
     let nonces: Vec<u64> = (0..201).collect();
     let found = evaluate_all(network, [6; 32], 1 << 20, nonces).expect("evaluated");
@@ -60,42 +71,38 @@ fn engine_should_equal_reference_when_work_is_split_over_threads() {
 }
 
 #[test]
-fn buffers_should_not_leak_between_passes() {
-    let network = network(Preset::Dev.config(), [8; 32], Kernels::Host, 1);
-    let run = |workspace: &mut Workspace, nonces: Vec<u64>| {
-        let mut pass = Pass::new(network.clone(), [9; 32], 0, nonces).expect("begun");
-        while !pass.step(workspace).expect("step") {}
-        pass.outcomes()
-    };
-    let mut used = Workspace::default();
-    run(&mut used, (0..300).collect());
-    assert_eq!(run(&mut used, (40..50).collect()), run(&mut Workspace::default(), (40..50).collect()));
+fn reference_should_give_the_same_outputs_for_many_nonces_as_one_at_a_time() {
+    let (config, host) = (Config { positions: 3, ..Preset::Dev.config() }, [4; 32]);
+    let sprint = pacer_sprint::Sprint::new(config, [3; 32]).expect("valid");
+    let nonces = [9, 0, u64::MAX, 1 << 40];
+    let together = sprint.outputs_of_many(&host, &nonces).expect("evaluated");
+    let apart: Vec<i8> =
+        nonces.iter().flat_map(|nonce| evaluate(&config, &[3; 32], 0, &host, *nonce).expect("valid").y).collect();
+    assert_eq!(together, apart);
+    assert!(sprint.layer_of_many(0, &[0; 100]).is_err() && sprint.layer(0, &[0; 2 * 3 * 64]).is_err());
 }
 
 #[test]
 fn pass_should_refuse_to_begin_without_nonces() {
-    assert!(Pass::new(network(Preset::Dev.config(), [8; 32], Kernels::Host, 1), [9; 32], 0, Vec::new()).is_err());
+    assert!(Pass::new(network(Preset::Dev.config(), [8; 32], WAYS[0]), [9; 32], Vec::new()).is_err());
 }
 
 #[test]
-fn weights_hash_should_depend_on_the_seed_alone() {
-    let dev = Preset::Dev.config();
-    let hash = |seed, kernels, threads| *network(dev, seed, kernels, threads).weights_hash();
-    assert_eq!(hash([1; 32], Kernels::Host, 1), hash([1; 32], Kernels::Torch, 3));
-    assert_ne!(hash([1; 32], Kernels::Host, 1), hash([2; 32], Kernels::Host, 1));
+fn host_kernels_should_be_refused_on_other_devices() {
+    let store = store(Preset::Dev.config(), [1; 32], Form::Packed);
+    assert!(Network::new(store, Device::Cuda(0), Kernels::Host, Path::Int8, &|| {}).is_err());
 }
 
 #[test]
 fn hit_rate_should_be_what_the_threshold_says() {
-    let network = network(Preset::Dev.config(), [10; 32], Kernels::Host, 1);
-    let mut workspace = Workspace::default();
+    let network = network(Preset::Dev.config(), [10; 32], WAYS[0]);
     for (one_in, bound) in [(4, 300.0), (16, 170.0)] {
         let threshold = threshold_for_one_in(one_in, 256).expect("in table");
         let mut hits = 0u32;
         for start in (0..20_000u64).step_by(1000) {
-            let mut pass = Pass::new(network.clone(), [11; 32], threshold, (start..start + 1000).collect()).expect("begun");
-            while !pass.step(&mut workspace).expect("step") {}
-            hits += pass.outcomes().iter().filter(|outcome| outcome.appropriate).count() as u32;
+            let mut pass = Pass::new(network.clone(), [11; 32], (start..start + 1000).collect()).expect("begun");
+            while !pass.step().expect("step") {}
+            hits += pass.outcomes(&[11; 32], threshold).iter().filter(|outcome| outcome.appropriate).count() as u32;
         }
         // Nearly five standard deviations.
         let off = f64::from(hits) - 20_000.0 / f64::from(one_in);

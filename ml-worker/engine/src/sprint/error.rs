@@ -17,6 +17,9 @@ pub enum SprintError {
     /// This device's results differ from the reference's: it must not race.
     #[error("this device does not compute the Sprint exactly: {0}")]
     Inexact(String),
+    /// The device or the system refused.
+    #[error("{0}")]
+    Device(String),
     /// More is waiting than the engine takes on.
     #[error("too many verifications are waiting")]
     Busy,

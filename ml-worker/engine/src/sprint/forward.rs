@@ -1,23 +1,47 @@
-//! One layer of a batch: products by libtorch, the rest by the network's kernels.
+//! A batch on its way through a layer, a part of a *stage* at a time: products by libtorch, the rest by the
+//! network's kernels.
 //!
 //! Activations are position-major over the whole batch: row `position * batch + nonce`. So the last position, and all
 //! positions but the first, are contiguous, and leaving out what nobody reads costs no copy.
 
+use std::ops::Range;
+
+use pacer_sprint::Config;
 use tch::{Device, Kind, Tensor};
 
 use super::{
     error::SprintError,
-    host_kernels::{self, Attention},
-    network::{Kernels, LayerWeights, Network},
+    host_kernels::{self, Attention, Block},
+    network::{Kernels, Network},
+    path::{self, Path},
     torch_kernels,
+    weights::{Form, Group},
 };
 
 type Result<T> = std::result::Result<T, SprintError>;
 
-/// Buffers of a pass on a CPU, kept from pass to pass: fresh memory costs more than the loops that fill it.
+/// Groups of matrices of a layer, by number.
+const Q: usize = 0;
+const KV: usize = 1;
+const O: usize = 2;
+const GATE_UP: usize = 3;
+const DOWN: usize = 4;
+
+/// Stages of a layer on the host: k with v, q, attention, o, gate, up, down. A device does a layer in one.
+pub(super) const HOST_STAGES: usize = 7;
+const MIX: usize = 2;
+
+/// Accumulators that a product fills before they are folded: they should still be in the second-level cache then.
+const BLOCK_BYTES: usize = 1 << 20;
+/// Rows and columns below which a block is slow whatever the cache says.
+const MIN_BLOCK_ROWS: usize = 512;
+const MIN_BLOCK_COLUMNS: usize = 256;
+
+/// Buffers of a pass on a CPU, handed from pass to pass: fresh memory costs more than the loops that fill it.
 #[derive(Default)]
 pub struct Workspace {
     accumulators: Vec<i32>,
+    expanded: Vec<u8>,
     q: Vec<i8>,
     kv: Vec<i8>,
     mixed: Vec<i8>,
@@ -40,7 +64,7 @@ impl Activations {
             Kernels::Torch => {
                 let width = i64::from(network.config().width);
                 Activations::Torch(Tensor::f_from_slice(&rows)?.f_view([-1, width])?.f_to(network.device())?)
-            },
+            }
         })
     }
 
@@ -67,101 +91,249 @@ fn take<T: Clone + Default>(buffer: &mut Vec<T>, length: usize) -> &mut [T] {
     &mut buffer[..length]
 }
 
-/// floor(log2 K) / 2 for the K of a K x N view.
-fn shift(weights: &Tensor) -> u32 {
-    (weights.size()[0].max(1) as u32).ilog2() / 2
+/// floor(log2 K) / 2.
+fn shift(inner: usize) -> u32 {
+    (inner.max(1) as u32).ilog2() / 2
 }
 
-/// `x W^T` into the accumulators; returns them, rows x N.
-fn product<'a>(x: &[i8], weights: &Tensor, accumulators: &'a mut Vec<i32>) -> Result<&'a mut [i32]> {
-    let (inner, outputs) = weights.size2()?;
-    let rows = x.len() / inner as usize;
-    let out = take(accumulators, rows * outputs as usize);
-    let rows = rows as i64;
-    // SAFETY: both tensors borrow memory of exactly their size that outlives this function's use of them; libtorch
-    // reads the first and writes the second, which nothing else holds. The shape of the second is the product's, so
-    // libtorch has no reason to resize it.
-    let (x, result) = unsafe {
-        let x = Tensor::f_from_blob(x.as_ptr().cast(), &[rows, inner], &[inner, 1], Kind::Int8, Device::Cpu)?;
-        let result = Tensor::f_from_blob(out.as_mut_ptr().cast(), &[rows, outputs], &[outputs, 1], Kind::Int, Device::Cpu)?;
-        (x, result)
-    };
-    let _ = x.f_internal_int_mm_out(&result, weights)?;
-    Ok(out)
-}
-
-/// Shape of attention in layer `index` for `batch` nonces.
-fn attention(network: &Network, index: usize, batch: usize) -> Attention {
+/// Shape of attention in a layer for `batch` nonces.
+pub(super) fn attention(network: &Network, layer: usize, batch: usize) -> Attention {
     let config = network.config();
     let positions = config.positions as usize;
     // Nothing reads the last layer's other positions.
-    let first = if index + 1 == config.layers as usize { positions - 1 } else { 0 };
+    let first = if layer + 1 == config.layers as usize { positions - 1 } else { 0 };
     Attention { batch, heads: config.heads as usize, head_width: config.head_width as usize, first, positions }
 }
 
-/// Takes a batch through layer `index`.
-pub(super) fn layer(network: &Network, index: usize, batch: usize, x: Activations, workspace: &mut Workspace) -> Result<Activations> {
-    let weights = network.layers.get(index).ok_or(pacer_sprint::Error::Layer(index as u32))?;
-    let shape = attention(network, index, batch);
-    match x {
-        Activations::Host(x) => host_layer(network, weights, &shape, x, workspace).map(Activations::Host),
-        Activations::Torch(x) => torch_layer(network, weights, &shape, &x).map(Activations::Torch),
+/// N, K and positions of the products of an inner layer: k with v, q, o, gate with up, down.
+pub(super) fn inner_products(config: &Config) -> Vec<(usize, usize, usize)> {
+    let [s, d, a, f] = [config.positions, config.width, config.attention_width(), config.ffn].map(|n| n as usize);
+    let all = [(2 * a, d, s), (a, d, s - 1), (d, a, s), (2 * f, d, s), (d, f, s)];
+    all.into_iter().filter(|(_, _, positions)| *positions > 0).collect()
+}
+
+/// The product of a stage on the host: its group, which of the group's outputs, and for how many positions. Attention has
+/// none.
+fn host_product(network: &Network, layer: usize, stage: usize) -> Option<(usize, Range<usize>, usize)> {
+    let config = network.config();
+    let [d, a, f] = [config.width, config.attention_width(), config.ffn].map(|n| n as usize);
+    let shape = attention(network, layer, 1);
+    let queries = shape.positions - shape.first_query().min(shape.positions);
+    let needed = shape.positions - shape.first;
+    match stage {
+        0 => Some((KV, 0..2 * a, shape.positions)),
+        1 => Some((Q, 0..a, queries)),
+        3 => Some((O, 0..d, needed)),
+        4 => Some((GATE_UP, 0..f, needed)),
+        5 => Some((GATE_UP, f..2 * f, needed)),
+        6 => Some((DOWN, 0..d, needed)),
+        _ => None,
     }
 }
 
-fn host_layer(network: &Network, weights: &LayerWeights, shape: &Attention, mut x: Vec<i8>, workspace: &mut Workspace) -> Result<Vec<i8>> {
-    let Workspace { accumulators, q, kv, mixed, gated } = workspace;
+/// Into how many parts a stage on the host is cut so that each has at most about `most_macs` multiply-adds.
+pub(super) fn parts(network: &Network, layer: usize, stage: usize, batch: usize, most_macs: u64) -> usize {
+    let Some((_, outputs, _)) = host_product(network, layer, stage) else { return 1 };
+    outputs.len().div_ceil(part_columns(network, layer, stage, batch, most_macs)).max(1)
+}
+
+fn part_columns(network: &Network, layer: usize, stage: usize, batch: usize, most_macs: u64) -> usize {
+    let Some((group, _, positions)) = host_product(network, layer, stage) else { return 1 };
+    let inner = network.group_shape(layer, group).map_or(1, |(_, columns)| columns);
+    let column_macs = (batch * positions * inner).max(1);
+    (most_macs as usize / column_macs / MIN_BLOCK_COLUMNS).max(1) * MIN_BLOCK_COLUMNS
+}
+
+/// Which part of which stage of a layer, cut by how much work.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    pub layer: usize,
+    pub stage: usize,
+    pub part: usize,
+    pub most_macs: u64,
+}
+
+impl Part {
+    /// Group, outputs and positions of the part's product.
+    fn product(&self, network: &Network, batch: usize) -> Option<(usize, Range<usize>, usize)> {
+        let (group, all, positions) = host_product(network, self.layer, self.stage)?;
+        let columns = part_columns(network, self.layer, self.stage, batch, self.most_macs);
+        let start = (all.start + self.part * columns).min(all.end);
+        Some((group, start..(start + columns).min(all.end), positions))
+    }
+}
+
+/// Multiply-adds of matrix products that `nonces` of a batch need: a part of a stage on the host, a layer on a device. The
+/// layer after the last is the output.
+pub(super) fn needed_macs(network: &Network, part: Part, batch: usize, nonces: usize) -> Result<u64> {
+    let inner = |group: usize| network.group_shape(part.layer, group).map(|(_, columns)| columns);
+    let macs = |(group, outputs, positions): (usize, Range<usize>, usize)| -> Result<u64> {
+        Ok((nonces * positions * outputs.len() * inner(group)?) as u64)
+    };
+    if part.layer == network.config().layers as usize {
+        return macs((0, 0..network.config().outputs as usize, 1));
+    }
+    match network.kernels() {
+        Kernels::Host => part.product(network, batch).map_or(Ok(0), macs),
+        Kernels::Torch => (0..HOST_STAGES).filter_map(|stage| host_product(network, part.layer, stage)).map(macs).sum(),
+    }
+}
+
+/// Takes a batch through a part of a stage on the host, through a layer on a device.
+pub(super) fn compute(
+    network: &Network,
+    part: Part,
+    batch: usize,
+    x: &mut Activations,
+    workspace: &mut Workspace,
+) -> Result<()> {
+    let shape = attention(network, part.layer, batch);
+    match x {
+        Activations::Host(x) => host_part(network, part, &shape, x, workspace),
+        Activations::Torch(x) => {
+            *x = torch_layer(network, part.layer, &shape, x)?;
+            path::synchronize(network.device());
+            Ok(())
+        }
+    }
+}
+
+/// A product on the host: some outputs of a group of matrices, and their buffers.
+struct HostProduct<'a> {
+    group: &'a Group,
+    form: Form,
+    path: Path,
+    outputs: Range<usize>,
+    expanded: &'a mut Vec<u8>,
+    accumulators: &'a mut Vec<i32>,
+}
+
+impl HostProduct<'_> {
+    /// Multiplies rows, a block at a time. `done` gets each block, and where its first element belongs in a result whose
+    /// rows are `stride` wide and begin with the first of the product's outputs.
+    fn run(self, x: &[i8], stride: usize, mut done: impl FnMut(Block<'_>, usize)) -> Result<()> {
+        let HostProduct { group, form, path, outputs, expanded, accumulators } = self;
+        let inner = group.columns;
+        let all_rows = x.len() / inner;
+        if all_rows == 0 || outputs.is_empty() {
+            return Ok(());
+        }
+        let weights: &[u8] = match form {
+            Form::Expanded => &group.bytes[outputs.start * inner..outputs.end * inner],
+            Form::Packed => {
+                let expanded = take(expanded, outputs.len() * inner);
+                host_kernels::unpack(&group.bytes[outputs.start * inner / 2..outputs.end * inner / 2], expanded);
+                expanded
+            }
+        };
+        let block_rows = (BLOCK_BYTES / (4 * outputs.len())).max(MIN_BLOCK_ROWS).min(all_rows);
+        let block_columns = (BLOCK_BYTES / (4 * block_rows)).max(MIN_BLOCK_COLUMNS);
+        let blob = |bytes: *const u8, rows: usize, columns: usize, kind: Kind| {
+            // SAFETY: every caller below passes memory of exactly this shape that outlives the tensor, which does not
+            // leave this function.
+            unsafe {
+                Tensor::f_from_blob(bytes, &[rows as i64, columns as i64], &[columns as i64, 1], kind, Device::Cpu)
+            }
+        };
+        for (row_block, x) in x.chunks(block_rows * inner).enumerate() {
+            let rows = x.len() / inner;
+            let x = blob(x.as_ptr().cast(), rows, inner, Kind::Int8)?;
+            for (column_block, weights) in weights.chunks(block_columns * inner).enumerate() {
+                let columns = weights.len() / inner;
+                let sums = take(accumulators, rows * columns);
+                // libtorch only reads the weights and writes the sums, which nothing else holds; their shape is the
+                // product's, so there is no reason to resize them.
+                let weights = blob(weights.as_ptr(), columns, inner, Kind::Int8)?.f_tr()?;
+                let mut result = blob(sums.as_mut_ptr().cast(), rows, columns, Kind::Int)?;
+                match path {
+                    Path::Int8 => drop(x.f_internal_int_mm_out(&result, &weights)?),
+                    Path::Bf16 => result.f_copy_(&path::product(&x, &weights, path)?)?,
+                }
+                let block = Block { acc: sums, columns, stride, shift: shift(inner) };
+                done(block, row_block * block_rows * stride + column_block * block_columns);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn host_part(
+    network: &Network,
+    part: Part,
+    shape: &Attention,
+    x: &mut Vec<i8>,
+    workspace: &mut Workspace,
+) -> Result<()> {
+    let Workspace { accumulators, expanded, q, kv, mixed, gated } = workspace;
     let (width, ffn) = (network.config().width as usize, network.config().ffn as usize);
     let attention_width = network.config().attention_width() as usize;
-    let threads = tch::get_num_threads().max(1) as usize;
+    let (batch, add_fold) = (shape.batch, network.add_fold);
     let queries = shape.positions - shape.first_query().min(shape.positions);
-    let needed = (shape.positions - shape.first) * shape.batch;
+    let needed = (shape.positions - shape.first) * batch;
 
-    let kv = take(kv, x.len() / width * 2 * attention_width);
-    host_kernels::fold_into(threads, product(&x, &weights.kv, accumulators)?, kv, shift(&weights.kv));
-    let q = take(q, queries * shape.batch * attention_width);
-    if queries > 0 {
-        let asking = &x[shape.first_query() * shape.batch * width..];
-        host_kernels::fold_into(threads, product(asking, &weights.q, accumulators)?, q, shift(&weights.q));
-    }
+    let kv = take(kv, shape.positions * batch * 2 * attention_width);
+    let q = take(q, queries * batch * attention_width);
     let mixed = take(mixed, needed * attention_width);
-    shape.mix(threads, q, kv, mixed);
-
-    x.drain(..x.len() - needed * width);
-    host_kernels::add_fold(threads, product(mixed, &weights.o, accumulators)?, &mut x, shift(&weights.o));
     let gated = take(gated, needed * ffn);
-    host_kernels::gate(threads, product(&x, &weights.gate_up, accumulators)?, gated, ffn, shift(&weights.gate_up));
-    host_kernels::add_fold(threads, product(gated, &weights.down, accumulators)?, &mut x, shift(&weights.down));
-    Ok(x)
+    let Some((group, outputs, _)) = part.product(network, batch) else {
+        debug_assert_eq!(part.stage, MIX);
+        shape.mix(q, kv, mixed);
+        x.drain(..x.len() - needed * width);
+        return Ok(());
+    };
+    let (group, form) = network.host_group(part.layer, group)?;
+    let (first, path) = (outputs.start, network.path());
+    let product = HostProduct { group, form, path, outputs, expanded, accumulators };
+    match part.stage {
+        0 => product.run(x, 2 * attention_width, |block, at| host_kernels::fold_into(block, &mut kv[first + at..])),
+        1 => {
+            let asking = &x[(shape.positions - queries) * batch * width..];
+            product.run(asking, attention_width, |block, at| host_kernels::fold_into(block, &mut q[first + at..]))
+        }
+        3 => product.run(mixed, width, |block, at| add_fold(block, &mut x[first + at..])),
+        4 => product.run(x, ffn, |block, at| host_kernels::fold_into(block, &mut gated[first + at..])),
+        5 => product.run(x, ffn, |block, at| host_kernels::gate(block, &mut gated[first - ffn + at..])),
+        _ => product.run(gated, width, |block, at| add_fold(block, &mut x[first + at..])),
+    }
 }
 
-fn torch_layer(network: &Network, weights: &LayerWeights, shape: &Attention, x: &Tensor) -> Result<Tensor> {
-    let folded = |x: &Tensor, weights: &Tensor| torch_kernels::fold(x.f_internal_int_mm(weights)?, shift(weights));
+/// `fold(x W^T, shift(K))` on a device.
+pub(super) fn folded(network: &Network, layer: usize, group: usize, x: &Tensor) -> Result<Tensor> {
+    let (_, inner) = network.group_shape(layer, group)?;
+    torch_kernels::fold(path::product(x, network.tensor(layer, group)?, network.path())?, shift(inner))
+}
+
+fn torch_layer(network: &Network, layer: usize, shape: &Attention, x: &Tensor) -> Result<Tensor> {
+    let folded = |x: &Tensor, group: usize| folded(network, layer, group, x);
     let from = |x: &Tensor, position: usize| {
         let skipped = (position * shape.batch) as i64;
         x.f_narrow(0, skipped, x.size()[0] - skipped)
     };
-    let kv = folded(x, &weights.kv)?;
+    let kv = folded(x, KV)?;
     let q = match shape.first_query() < shape.positions {
-        true => Some(folded(&from(x, shape.first_query())?, &weights.q)?),
+        true => Some(folded(&from(x, shape.first_query())?, Q)?),
         false => None,
     };
     let mixed = torch_kernels::mix(shape, &network.table, q.as_ref(), &kv)?;
-    let x = from(x, shape.first)?.f_add(&folded(&mixed, &weights.o)?)?;
-    let gated = torch_kernels::gate(&folded(&x, &weights.gate_up)?, i64::from(network.config().ffn))?;
-    Ok(x.f_add(&folded(&gated, &weights.down)?)?)
+    let x = from(x, shape.first)?.f_add(&folded(&mixed, O)?)?;
+    let gated = torch_kernels::gate(&folded(&x, GATE_UP)?, i64::from(network.config().ffn))?;
+    Ok(x.f_add(&folded(&gated, DOWN)?)?)
 }
 
 /// The outputs `y` of a batch, one after the other.
 pub(super) fn output(network: &Network, x: &Activations, workspace: &mut Workspace) -> Result<Vec<i8>> {
-    let weights = &network.output;
+    let layer = network.config().layers as usize;
     match x {
         Activations::Host(x) => {
-            let accumulators = product(x, weights, &mut workspace.accumulators)?;
-            let mut y = vec![0; accumulators.len()];
-            host_kernels::fold_into(tch::get_num_threads().max(1) as usize, accumulators, &mut y, shift(weights));
+            let (outputs, inner) = network.group_shape(layer, 0)?;
+            let mut y = vec![0; x.len() / inner * outputs];
+            let Workspace { accumulators, expanded, .. } = workspace;
+            let (group, form) = network.host_group(layer, 0)?;
+            let product =
+                HostProduct { group, form, path: network.path(), outputs: 0..outputs, expanded, accumulators };
+            product.run(x, outputs, |block, at| host_kernels::fold_into(block, &mut y[at..]))?;
             Ok(y)
-        },
-        Activations::Torch(x) => to_host(&torch_kernels::fold(x.f_internal_int_mm(weights)?, shift(weights))?),
+        }
+        Activations::Torch(x) => to_host(&folded(network, layer, 0, x)?),
     }
 }

@@ -179,7 +179,7 @@ impl IntoResponse for SprintError {
         let (status, kind) = match &self {
             SprintError::BadInput(_) | SprintError::Reference(_) => (StatusCode::BAD_REQUEST, "invalid_request_error"),
             SprintError::Busy | SprintError::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "overloaded_error"),
-            SprintError::Inexact(_) | SprintError::Torch(_) => (StatusCode::INTERNAL_SERVER_ERROR, "server_error"),
+            SprintError::Inexact(_) | SprintError::Torch(_) | SprintError::Device(_) => (StatusCode::INTERNAL_SERVER_ERROR, "server_error"),
         };
         error_response(status, kind, &self.to_string())
     }

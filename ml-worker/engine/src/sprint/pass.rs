@@ -1,45 +1,38 @@
-//! A batch of nonces on its way through the network, a step at a time.
+//! A batch of nonces on its way through the network.
+//!
+//! A *part* is what cannot be interrupted: on a CPU some outputs of one product with what follows them (a whole product
+//! is a *stage*), on a device a layer. A *step* is as many parts as fit in [`STEP_TARGET_MS`], at least one; user requests
+//! are looked for between steps.
 
 use std::{rc::Rc, time::Instant};
 
-use pacer_sprint::{appropriate, node_seed, permute, squared_length, state_hash, Evaluation, Hash, Keystream, Label};
-use tch::Device;
+use pacer_sprint::{permute, state_hash, Evaluation, Hash};
 
 use super::{
+    edges::{padded, Edges, Outcome},
     error::SprintError,
-    forward::{layer, output, Activations, Workspace},
-    network::Network,
+    forward::{compute, needed_macs, output, parts, Activations, Part, Workspace, HOST_STAGES},
+    network::{Kernels, Network},
+    tuner::{FIRST_PART_MACS, STEP_TARGET_MS},
 };
-
-/// `_int_mm` on a GPU wants more than 16 rows.
-const MIN_DEVICE_BATCH: usize = 32;
-
-/// What a nonce came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// The nonce.
-    pub nonce: u64,
-    /// `sum Z_i T_i`.
-    pub dot: i64,
-    /// `sum Z_i^2`.
-    pub zz: u64,
-    /// Whether it is appropriate.
-    pub appropriate: bool,
-}
 
 /// A batch under way.
 pub struct Pass {
     network: Rc<Network>,
-    host: Hash,
-    threshold: u64,
     nonces: Vec<u64>,
     /// Nonces and padding.
     batch: usize,
-    next_layer: usize,
+    /// What comes next.
+    next: Part,
     x: Option<Activations>,
     y: Vec<i8>,
+    workspace: Workspace,
+    /// The shortest time of a part of each kind of stage, so that a moment in which the machine did something else does not
+    /// count; and how many parts there are. The last is the output's.
+    part_ms: [f64; HOST_STAGES + 1],
+    parts: [usize; HOST_STAGES + 1],
     longest_step_ms: f64,
-    layer_ms: f64,
+    macs: u64,
 }
 
 impl Pass {
@@ -47,17 +40,39 @@ impl Pass {
     ///
     /// # Errors
     /// No nonces, or libtorch's.
-    pub fn new(network: Rc<Network>, host: Hash, threshold: u64, nonces: Vec<u64>) -> Result<Self, SprintError> {
+    pub fn new(network: Rc<Network>, host: Hash, nonces: Vec<u64>) -> Result<Self, SprintError> {
+        let edges = Edges::new(network.sprint(), &host, 0);
+        let rows = edges.inputs(&nonces, padded(network.device(), nonces.len()));
+        Pass::begin(network, nonces, rows, FIRST_PART_MACS, Workspace::default())
+    }
+
+    /// A pass whose inputs were generated before, as [`Edges::inputs`] does, in parts of at most about so many
+    /// multiply-adds.
+    pub(super) fn begin(
+        network: Rc<Network>,
+        nonces: Vec<u64>,
+        rows: Vec<i8>,
+        most_macs: u64,
+        workspace: Workspace,
+    ) -> Result<Self, SprintError> {
         if nonces.is_empty() {
             return Err(SprintError::BadInput("a pass needs a nonce".into()));
         }
-        let batch = match network.device() {
-            Device::Cpu => nonces.len(),
-            _ => nonces.len().max(MIN_DEVICE_BATCH).next_multiple_of(8),
-        };
-        let rows = inputs(&network, &host, &nonces, batch);
+        let batch = padded(network.device(), nonces.len());
         let x = Some(Activations::new(&network, rows)?);
-        Ok(Pass { network, host, threshold, nonces, batch, next_layer: 0, x, y: Vec::new(), longest_step_ms: 0.0, layer_ms: f64::INFINITY })
+        Ok(Pass {
+            network,
+            nonces,
+            batch,
+            next: Part { layer: 0, stage: 0, part: 0, most_macs },
+            x,
+            y: Vec::new(),
+            workspace,
+            part_ms: [f64::INFINITY; HOST_STAGES + 1],
+            parts: [1; HOST_STAGES + 1],
+            longest_step_ms: 0.0,
+            macs: 0,
+        })
     }
 
     /// The nonces, in the order of everything this returns.
@@ -70,45 +85,105 @@ impl Pass {
         self.longest_step_ms
     }
 
-    /// What a whole layer takes, the longest kind of step: the shortest time any of them took, so that a moment in
-    /// which the machine did something else does not count. Infinite before the first layer.
-    pub fn layer_ms(&self) -> f64 {
-        self.layer_ms
+    /// What the longest kind of part takes; zero before the first.
+    pub fn part_ms(&self) -> f64 {
+        self.part_ms.iter().copied().filter(|ms| ms.is_finite()).fold(0.0, f64::max)
     }
 
-    /// Computes the next layer, or the output after the last; true when there is nothing left to do.
+    /// What the whole pass takes without disturbances; meaningful after the last step.
+    pub fn pass_ms(&self) -> f64 {
+        let layers = [self.network.config().layers as usize; HOST_STAGES].into_iter().chain([1]);
+        let times = self.part_ms.iter().zip(self.parts).zip(layers);
+        times.filter(|((ms, _), _)| ms.is_finite()).map(|((ms, parts), layers)| ms * (parts * layers) as f64).sum()
+    }
+
+    /// Needed multiply-adds done since the last call.
+    pub(super) fn take_macs(&mut self) -> u64 {
+        std::mem::take(&mut self.macs)
+    }
+
+    /// Whether the output is there.
+    pub fn is_done(&self) -> bool {
+        self.x.is_none()
+    }
+
+    /// Computes the next step; true when there is nothing left to do.
     ///
     /// # Errors
     /// libtorch's. The pass is of no use afterwards.
-    pub fn step(&mut self, workspace: &mut Workspace) -> Result<bool, SprintError> {
-        let Some(x) = self.x.take() else { return Ok(true) };
+    pub fn step(&mut self) -> Result<bool, SprintError> {
         let started = Instant::now();
-        if self.next_layer < self.network.layers.len() {
-            self.x = Some(layer(&self.network, self.next_layer, self.batch, x, workspace)?);
-            self.next_layer += 1;
-        } else {
-            self.y = output(&self.network, &x, workspace)?;
-            self.y.truncate(self.nonces.len() * self.network.config().outputs as usize);
+        let mut spent_ms = 0.0;
+        while !self.is_done() && (spent_ms == 0.0 || spent_ms + self.part_ms[self.kind()] < STEP_TARGET_MS) {
+            self.advance()?;
+            spent_ms = started.elapsed().as_secs_f64() * 1e3;
         }
-        let took_ms = started.elapsed().as_secs_f64() * 1e3;
-        self.longest_step_ms = self.longest_step_ms.max(took_ms);
-        if self.next_layer < self.network.layers.len().max(2) && self.x.is_some() {
-            self.layer_ms = self.layer_ms.min(took_ms);
-        }
-        Ok(self.x.is_none())
+        self.longest_step_ms = self.longest_step_ms.max(spent_ms);
+        Ok(self.is_done())
     }
 
-    /// Hash of every nonce's current state; empty after the last step.
+    /// Computes up to the end of a layer, or the output after the last; true when there is nothing left to do.
+    ///
+    /// # Errors
+    /// As [`Pass::step`].
+    pub fn finish_layer(&mut self) -> Result<bool, SprintError> {
+        self.advance()?;
+        while self.next.stage > 0 || self.next.part > 0 {
+            self.advance()?;
+        }
+        Ok(self.is_done())
+    }
+
+    /// Which kind of stage is next.
+    fn kind(&self) -> usize {
+        if self.next.layer < self.network.config().layers as usize {
+            self.next.stage
+        } else {
+            HOST_STAGES
+        }
+    }
+
+    /// Computes the next part.
+    fn advance(&mut self) -> Result<(), SprintError> {
+        let kind = self.kind();
+        let Some(x) = &mut self.x else { return Ok(()) };
+        let started = Instant::now();
+        let layers = self.network.config().layers as usize;
+        let Part { layer, stage, part, most_macs } = self.next;
+        self.macs += needed_macs(&self.network, self.next, self.batch, self.nonces.len())?;
+        if layer < layers {
+            compute(&self.network, self.next, self.batch, x, &mut self.workspace)?;
+            let (stages, parts) = match self.network.kernels() {
+                Kernels::Host => (HOST_STAGES, parts(&self.network, layer, stage, self.batch, most_macs)),
+                Kernels::Torch => (1, 1),
+            };
+            // A stage's last part may be shorter, and the last layer's are; they say nothing about the others.
+            if part == 0 && (layer + 1 < layers || layers == 1) {
+                self.part_ms[kind] = self.part_ms[kind].min(started.elapsed().as_secs_f64() * 1e3);
+                self.parts[kind] = parts;
+            }
+            self.next.part = (part + 1) % parts;
+            self.next.stage = (stage + usize::from(self.next.part == 0)) % stages;
+            self.next.layer += usize::from(self.next.part == 0 && self.next.stage == 0);
+        } else {
+            self.y = output(&self.network, x, &mut self.workspace)?;
+            self.y.truncate(self.nonces.len() * self.network.config().outputs as usize);
+            self.x = None;
+            self.part_ms[kind] = started.elapsed().as_secs_f64() * 1e3;
+        }
+        Ok(())
+    }
+
+    /// Every nonce's current state; empty after the last step. Makes sense between layers.
     ///
     /// # Errors
     /// libtorch's.
-    pub fn state_hashes(&self) -> Result<Vec<Hash>, SprintError> {
+    pub fn states(&self) -> Result<Vec<Vec<i8>>, SprintError> {
         let Some(x) = &self.x else { return Ok(Vec::new()) };
         let (rows, width) = (x.rows()?, self.network.config().width as usize);
-        let state = |nonce: usize| -> Vec<i8> {
-            rows.chunks_exact(width).skip(nonce).step_by(self.batch).flatten().copied().collect()
-        };
-        Ok((0..self.nonces.len()).map(|nonce| state_hash(&state(nonce))).collect())
+        let state =
+            |nonce: usize| rows.chunks_exact(width).skip(nonce).step_by(self.batch).flatten().copied().collect();
+        Ok((0..self.nonces.len()).map(state).collect())
     }
 
     /// Output of every nonce; empty before the last step.
@@ -116,45 +191,14 @@ impl Pass {
         self.y.chunks_exact(self.network.config().outputs as usize)
     }
 
-    /// What the nonces came to; empty before the last step.
-    pub fn outcomes(&self) -> Vec<Outcome> {
-        let network = &self.network;
-        let key = Keystream::key(Label::Permutation, network.sprint().seed(), &node_seed(&self.host));
-        let target: Vec<i32> = network.target().iter().map(|t| 2 * i32::from(*t) + 1).collect();
-        let tt = squared_length(network.target());
-        let mut shuffled = Vec::with_capacity(target.len());
-        let outcome = |(nonce, y): (&u64, &[i8])| {
-            shuffle(y, Keystream::with_key(key, *nonce), &mut shuffled);
-            let dot: i64 = shuffled.iter().zip(&target).map(|(z, t)| i64::from((2 * i32::from(*z) + 1) * t)).sum();
-            let zz = squared_length(y);
-            Outcome { nonce: *nonce, dot, zz, appropriate: appropriate(dot, zz, tt, self.threshold) }
-        };
-        self.nonces.iter().zip(self.outputs()).map(outcome).collect()
+    /// What the nonces of this Host came to; empty before the last step.
+    pub fn outcomes(&self, host: &Hash, threshold: u64) -> Vec<Outcome> {
+        Edges::new(self.network.sprint(), host, threshold).outcomes(&self.nonces, &self.y)
     }
-}
 
-/// The first activations, position-major over the batch; padding is zero.
-fn inputs(network: &Network, host: &Hash, nonces: &[u64], batch: usize) -> Vec<i8> {
-    let key = Keystream::key(Label::Input, network.sprint().seed(), &node_seed(host));
-    let (width, positions) = (network.config().width as usize, network.config().positions as usize);
-    let mut rows = vec![0i8; positions * batch * width];
-    let mut one = vec![0i8; positions * width];
-    for (index, nonce) in nonces.iter().enumerate() {
-        Keystream::with_key(key, *nonce).fill_i8(&mut one);
-        for (position, values) in one.chunks_exact(width).enumerate() {
-            rows[(position * batch + index) * width..][..width].copy_from_slice(values);
-        }
-    }
-    rows
-}
-
-/// `z` of an output. Swapping the values as the definition swaps the indices gives the same vector.
-fn shuffle(y: &[i8], mut stream: Keystream, z: &mut Vec<i8>) {
-    z.clear();
-    z.extend_from_slice(y);
-    for i in (1..z.len()).rev() {
-        let j = (u64::from(stream.word()) * (i as u64 + 1)) >> 32;
-        z.swap(i, j as usize);
+    /// Takes the pass apart: nonces, outputs, buffers.
+    pub(super) fn into_parts(self) -> (Vec<u64>, Vec<i8>, Workspace) {
+        (self.nonces, self.y, self.workspace)
     }
 }
 
@@ -162,23 +206,60 @@ fn shuffle(y: &[i8], mut stream: Keystream, z: &mut Vec<i8>) {
 ///
 /// # Errors
 /// No nonces, or libtorch's.
-pub fn evaluate_all(network: Rc<Network>, host: Hash, threshold: u64, nonces: Vec<u64>) -> Result<Vec<Evaluation>, SprintError> {
-    let mut states: Vec<Vec<Hash>> = vec![Vec::new(); nonces.len()];
-    let mut pass = Pass::new(network.clone(), host, threshold, nonces)?;
-    let mut workspace = Workspace::default();
+pub fn evaluate_all(
+    network: Rc<Network>,
+    host: Hash,
+    threshold: u64,
+    nonces: Vec<u64>,
+) -> Result<Vec<Evaluation>, SprintError> {
+    let mut hashes: Vec<Vec<Hash>> = vec![Vec::new(); nonces.len()];
+    let mut pass = Pass::new(network.clone(), host, nonces)?;
     loop {
-        for (states, hash) in states.iter_mut().zip(pass.state_hashes()?) {
-            states.push(hash);
+        for (hashes, state) in hashes.iter_mut().zip(pass.states()?) {
+            hashes.push(state_hash(&state));
         }
-        if pass.step(&mut workspace)? {
+        if pass.finish_layer()? {
             break;
         }
     }
-    let rows = pass.outcomes().into_iter().zip(pass.outputs()).zip(states);
+    let edges = Edges::new(network.sprint(), &host, threshold);
+    let rows = pass.outcomes(&host, threshold).into_iter().zip(pass.outputs()).zip(hashes);
     rows.map(|((outcome, y), states)| {
         let z = permute(y, &network.sprint().permutation(&host, outcome.nonce))?;
         let Outcome { dot, zz, appropriate, .. } = outcome;
-        Ok(Evaluation { states, y: y.to_vec(), z, dot, zz, tt: squared_length(network.target()), appropriate })
+        Ok(Evaluation { states, y: y.to_vec(), z, dot, zz, tt: edges.tt(), appropriate })
     })
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sprint::{
+        path::Path,
+        weights::{Form, WeightStore},
+    };
+    use pacer_sprint::{Config, Preset};
+    use std::sync::Arc;
+    use tch::Device;
+
+    #[test]
+    fn pass_in_small_parts_should_be_exact_and_count_the_work_that_is_needed() {
+        let dev = Preset::Dev.config();
+        for config in [dev, Config { layers: 1, ffn: 1024, ..dev }, Config { positions: 1, heads: 40, ..dev }] {
+            let store = Arc::new(WeightStore::derive(config, [1; 32], Form::Packed, 1, &|| {}).expect("derived"));
+            for kernels in [Kernels::Host, Kernels::Torch] {
+                let network = Network::new(store.clone(), Device::Cpu, kernels, Path::Int8, &|| {}).expect("built");
+                // So small that most stages have several parts.
+                let rows = Edges::new(network.sprint(), &[2; 32], 0).inputs(&[1, 2, 3], 3);
+                let mut pass =
+                    Pass::begin(Rc::new(network), vec![1, 2, 3], rows, 1, Workspace::default()).expect("begun");
+                while !pass.step().expect("step") {}
+                assert_eq!(pass.take_macs(), 3 * config.needed_macs(), "{config:?} {kernels:?}");
+                assert_eq!(pass.take_macs(), 0);
+                let expected = store.sprint().outputs_of_many(&[2; 32], &[1, 2, 3]).expect("evaluated");
+                assert_eq!(pass.outputs().collect::<Vec<_>>().concat(), expected, "{config:?} {kernels:?}");
+            }
+        }
+    }
 }

@@ -1,37 +1,84 @@
-//! The race driver as others see it: start, stop, look, verify. The work is done by [`super::worker`]'s thread.
+//! The race driver as others see it: start, stop, look, verify. The work is done by [`super::worker`]'s threads, one a
+//! GPU and one a thread of the CPU (*lanes*), which share what is in here.
 
 use std::{
-    collections::VecDeque,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{mpsc, Arc},
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use futures::channel::oneshot;
+use futures::{channel::oneshot, future};
 use pacer_sprint::{Hash, Preset};
 use serde::Serialize;
 use tch::Device;
 
-use super::{error::SprintError, worker::Worker};
+use super::{
+    error::SprintError,
+    path::{Path, PathChoice},
+    search::Search,
+    shared::{Desk, Job, LaneView, Race, Shared, YieldToRequests},
+    worker::{Lane, Worker},
+};
 
 /// Most nonces in one verification.
 pub const MAX_VERIFY: usize = 4096;
 /// Most verifications that may wait.
 const MAX_WAITING: usize = 64;
-/// Most nonces an engine keeps; a race ends when it has found so many (half a gigabyte).
-pub(super) const MAX_FOUND: usize = 1 << 26;
 /// Most nonces in one answer of [`Service::nonces`].
 const MAX_PAGE: usize = 50_000;
+/// Least nonces of a verification that are worth a lane of their own.
+const MIN_SHARE: usize = 16;
 
-/// Lets user requests go first: called between any two steps.
-pub trait YieldToRequests: Send + 'static {
-    /// Returns when no user request is waiting for the device.
-    fn yield_to_requests(&mut self);
+/// What the Sprint may use.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Where it computes, all at once.
+    pub devices: Vec<Device>,
+    /// How.
+    pub path: PathChoice,
+    /// Buffers of passes on each device, beside the weights.
+    pub buffer_bytes: usize,
+    /// Threads of the CPU.
+    pub threads: usize,
+    /// Nonces in a pass; found by a search if it is not given.
+    pub batch: Option<usize>,
+    /// What ends half a layer on the CPU, if not the right kernel: tests put a wrong one here.
+    #[cfg(test)]
+    pub(super) wrong_kernel: Option<super::network::AddFold>,
 }
 
-impl<F: FnMut() + Send + 'static> YieldToRequests for F {
-    fn yield_to_requests(&mut self) {
-        self();
+impl Setup {
+    /// Devices with as many CPU threads as libtorch uses here, and the faster path.
+    pub fn new(devices: Vec<Device>, buffer_bytes: usize) -> Self {
+        let threads = tch::get_num_threads().max(1) as usize;
+        Setup {
+            devices,
+            path: PathChoice::Auto,
+            buffer_bytes,
+            threads,
+            batch: None,
+            #[cfg(test)]
+            wrong_kernel: None,
+        }
+    }
+
+    fn lanes(&self) -> Vec<Lane> {
+        let of_device = |device: &Device| match device {
+            Device::Cpu => self.threads.max(1),
+            _ => 1,
+        };
+        let lanes =
+            self.devices.iter().flat_map(|device| (0..of_device(device)).map(move |_| (*device, of_device(device))));
+        let lane = |(number, (device, beside)): (usize, (Device, usize))| Lane {
+            number,
+            device,
+            path: self.path,
+            buffer_bytes: self.buffer_bytes / beside,
+            batch: self.batch,
+            #[cfg(test)]
+            wrong_kernel: self.wrong_kernel,
+        };
+        lanes.enumerate().map(lane).collect()
     }
 }
 
@@ -113,91 +160,75 @@ pub struct Status {
     pub weights_hash: Option<String>,
     /// Why it failed.
     pub error: Option<String>,
+    /// Everything that computes: each GPU, and each thread of the CPU.
+    pub devices: Vec<DeviceStatus>,
 }
 
-/// The race as both sides share it.
-pub(super) struct Race {
-    pub spec: RaceSpec,
-    /// Differs between any two races of a service.
-    pub id: u64,
-    pub running: bool,
-    pub weights_hash: Option<Hash>,
-    pub frontier: u64,
-    pub tried: u64,
-    pub found: Vec<u64>,
-    /// Time spent searching before the current run.
-    pub searched: Duration,
-    /// Begin of the current run, and nonces tried before it.
-    pub run: Option<(Instant, u64)>,
+/// A look at one lane.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DeviceStatus {
+    /// cpu or cuda:N.
+    pub device: String,
+    /// How it multiplies, once that was measured.
+    pub path: Option<&'static str>,
+    /// Nonces in its last pass.
+    pub batch: usize,
+    /// Whether the search for the best batch is over.
+    pub tuned: bool,
+    /// Its longest step of the race so far.
+    pub longest_step_ms: f64,
+    /// Why it does not take part.
     pub error: Option<String>,
 }
 
-impl Race {
-    fn searched(&self) -> Duration {
-        self.searched + self.run.map(|(since, _)| since.elapsed()).unwrap_or_default()
-    }
-
-    pub(super) fn rate(&self) -> f64 {
-        let seconds = self.searched().as_secs_f64();
-        if seconds > 0.0 { self.tried as f64 / seconds } else { 0.0 }
-    }
-
-    /// Ends the current run.
-    pub(super) fn halt(&mut self) {
-        self.running = false;
-        self.searched = self.searched();
-        self.run = None;
+/// A device as operators write it.
+pub(super) fn device_name(device: Device) -> String {
+    match device {
+        Device::Cuda(index) => format!("cuda:{index}"),
+        _ => "cpu".into(),
     }
 }
 
-/// A verification that waits.
-pub(super) struct Job {
-    pub ask: Verification,
-    pub reply: oneshot::Sender<Result<Vec<bool>, SprintError>>,
-}
-
-#[derive(Default)]
-pub(super) struct Desk {
-    pub race: Option<Race>,
-    pub jobs: VecDeque<Job>,
-    pub quit: bool,
-    /// Why this device never races.
-    pub broken: Option<String>,
-    races: u64,
-}
-
-/// What handles and the thread share.
-#[derive(Default)]
-pub(super) struct Shared {
-    desk: Mutex<Desk>,
-    pub changed: Condvar,
-}
-
-impl Shared {
-    /// Nothing is left half done while the lock is held, so a panic elsewhere does not spoil it.
-    pub fn desk(&self) -> MutexGuard<'_, Desk> {
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A handle to the engine's Sprint. Dropping it ends the thread.
+/// A handle to the engine's Sprint. Dropping it ends the threads.
 pub struct Service {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Service {
-    /// Starts the thread, which first compares the device with the reference. Passes use at most about
-    /// `budget_bytes` of buffers beside the weights.
+    /// Starts the threads, which first compare their devices with the reference.
     ///
     /// # Errors
     /// The system's, if it has no thread left.
-    pub fn new(device: Device, budget_bytes: usize, hook: impl YieldToRequests) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared::default());
-        let theirs = shared.clone();
-        let work = move || Worker::new(theirs, device, budget_bytes, Box::new(hook)).run();
-        let thread = std::thread::Builder::new().name("sprint".into()).spawn(work)?;
-        Ok(Service { shared, thread: Some(thread) })
+    pub fn new(setup: &Setup, gate: impl YieldToRequests) -> std::io::Result<Self> {
+        let lanes = setup.lanes();
+        let view = |lane: &Lane| LaneView::new(lane.device);
+        let shared = Arc::new(Shared::new(lanes.iter().map(view).collect(), setup.threads, Box::new(gate)));
+        let mut service = Service { shared: shared.clone(), threads: Vec::new() };
+        // A lane of the CPU is one thread of libtorch's; that is set a thread, but also for all threads that libtorch
+        // meets later. So it is set back once the lanes have it.
+        let usual_threads = tch::get_num_threads();
+        let (ready, waiting) = mpsc::channel();
+        for lane in lanes {
+            let (shared, ready, name) = (shared.clone(), ready.clone(), format!("sprint-{}", lane.number));
+            let work = move || {
+                tch::set_num_threads(1);
+                // Nobody waits if another thread could not be started.
+                let _ = ready.send(());
+                drop(ready);
+                Worker::run(shared, lane);
+            };
+            service.threads.push(std::thread::Builder::new().name(name).spawn(work)?);
+        }
+        drop(ready);
+        while waiting.recv().is_ok() {}
+        tch::set_num_threads(usual_threads);
+        Ok(service)
+    }
+
+    /// Needed multiply-adds of matrix products that the race did so far, in whole steps.
+    pub fn race_macs(&self) -> u64 {
+        self.shared.race_macs()
     }
 
     /// Races. The same race again goes on where it is, with all it found (only `max_rate` is taken over); any other
@@ -210,31 +241,31 @@ impl Service {
             return Err(SprintError::BadInput("max_rate must be above zero".into()));
         }
         let mut desk = self.shared.desk();
-        if let Some(reason) = &desk.broken {
-            return Err(SprintError::Inexact(reason.clone()));
+        if let Some(reason) = desk.all_inexact() {
+            return Err(SprintError::Inexact(reason));
         }
-        desk.races += 1;
-        let id = desk.races;
+        for lane in desk.lanes.iter_mut().filter(|lane| !lane.is_inexact()) {
+            lane.trouble = None;
+        }
+        let id = desk.next_race();
         match &mut desk.race {
             Some(race) if race.spec.is_same_race(&spec) => {
                 race.spec.max_rate = spec.max_rate;
                 race.running = true;
                 race.error = None;
-            },
+            }
             old => {
                 *old = Some(Race {
                     spec,
                     id,
                     running: true,
                     weights_hash: None,
-                    frontier: spec.first_nonce,
-                    tried: 0,
-                    found: Vec::new(),
+                    search: Search::new(spec.first_nonce),
                     searched: Duration::ZERO,
                     run: None,
                     error: None,
                 });
-            },
+            }
         }
         let status = status(&desk);
         drop(desk);
@@ -260,7 +291,7 @@ impl Service {
     /// Found nonces from the `from`th on, ascending, one page of them; and the index where the next page begins.
     pub fn nonces(&self, from: u64) -> (Vec<u64>, u64) {
         let desk = self.shared.desk();
-        let found = desk.race.as_ref().map(|race| race.found.as_slice()).unwrap_or_default();
+        let found = desk.race.as_ref().map(|race| race.search.found()).unwrap_or_default();
         let start = usize::try_from(from).unwrap_or(usize::MAX);
         let page: Vec<u64> = found.iter().skip(start).take(MAX_PAGE).copied().collect();
         let next = from + page.len() as u64;
@@ -276,16 +307,25 @@ impl Service {
         if ask.nonces.len() > MAX_VERIFY {
             return Err(SprintError::BadInput(format!("at most {MAX_VERIFY} nonces a verification")));
         }
-        let (reply, answer) = oneshot::channel();
+        let mut answers = Vec::new();
         {
             let mut desk = self.shared.desk();
-            if desk.jobs.len() >= MAX_WAITING {
+            let lanes = (0..desk.lanes.len()).filter(|lane| desk.verifies(*lane)).count();
+            let share = ask.nonces.len().div_ceil(lanes.max(1)).max(MIN_SHARE);
+            let shares: Vec<Vec<u64>> = ask.nonces.chunks(share).map(<[u64]>::to_vec).collect();
+            if desk.jobs.len() + shares.len() > MAX_WAITING {
                 return Err(SprintError::Busy);
             }
-            desk.jobs.push_back(Job { ask, reply });
+            for nonces in shares {
+                let (reply, answer) = oneshot::channel();
+                desk.jobs.push_back(Job { ask: Verification { nonces, ..ask }, reply });
+                answers.push(answer);
+            }
         }
         self.shared.changed.notify_all();
-        answer.await.unwrap_or(Err(SprintError::Stopped))
+        let shares = future::join_all(answers).await;
+        let shares = shares.into_iter().map(|answer| answer.unwrap_or(Err(SprintError::Stopped)));
+        Ok(shares.collect::<Result<Vec<_>, _>>()?.concat())
     }
 }
 
@@ -293,9 +333,9 @@ impl Drop for Service {
     fn drop(&mut self) {
         self.shared.desk().quit = true;
         self.shared.changed.notify_all();
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             if thread.join().is_err() {
-                tracing::error!("the Sprint's thread panicked");
+                tracing::error!("a thread of the Sprint panicked");
             }
         }
     }
@@ -303,7 +343,7 @@ impl Drop for Service {
 
 fn status(desk: &Desk) -> Status {
     let race = desk.race.as_ref();
-    let error = desk.broken.clone().or_else(|| race.and_then(|race| race.error.clone()));
+    let error = desk.all_inexact().or_else(|| race.and_then(|race| race.error.clone()));
     let state = match race {
         _ if error.is_some() => State::Failed,
         None => State::Idle,
@@ -316,11 +356,27 @@ fn status(desk: &Desk) -> Status {
         preset: race.map(|race| race.spec.preset.name()),
         seed: race.map(|race| hex::encode(race.spec.seed)),
         host: race.map(|race| hex::encode(race.spec.host)),
-        tried: race.map_or(0, |race| race.tried),
-        found: race.map_or(0, |race| race.found.len() as u64),
+        tried: race.map_or(0, |race| race.search.tried()),
+        found: race.map_or(0, |race| race.search.found().len() as u64),
         nonces_per_s: race.map_or(0.0, Race::rate),
-        next_nonce: race.map(|race| race.frontier.to_string()),
+        next_nonce: race.map(|race| race.search.frontier().to_string()),
         weights_hash: race.and_then(|race| race.weights_hash).map(hex::encode),
         error,
+        devices: desk.lanes.iter().map(device_status).collect(),
     }
 }
+
+fn device_status(lane: &LaneView) -> DeviceStatus {
+    DeviceStatus {
+        device: device_name(lane.device),
+        path: lane.path.map(Path::name),
+        batch: lane.batch,
+        tuned: lane.tuned,
+        longest_step_ms: lane.longest_step_ms,
+        error: lane.trouble.as_ref().map(|trouble| trouble.reason().to_string()),
+    }
+}
+
+#[cfg(test)]
+#[path = "service_tests.rs"]
+mod tests;

@@ -1,41 +1,67 @@
-//! The thread that owns the device for the Sprint: verifications first, then the race, a step at a time.
+//! A lane: the thread that owns a device, or one thread of the CPU, for the Sprint. Verifications first, then the race, a
+//! step at a time, with a look for user requests after each.
 
 use std::{
+    panic::{catch_unwind, AssertUnwindSafe},
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use pacer_sprint::{evaluate, Hash, Preset};
+use pacer_sprint::{Hash, Preset};
 use tch::Device;
 
 use super::{
+    edges::{padded, Edges},
     error::SprintError,
+    feeder::{Feeder, Prepared},
     forward::Workspace,
     network::{Kernels, Network},
     pass::Pass,
-    service::{Job, RaceSpec, Shared, YieldToRequests, MAX_FOUND},
+    path::{self, Path, PathChoice},
+    self_test,
+    service::RaceSpec,
+    shared::{Allotted, Job, Key, Shared, Trouble, RACE_PATIENCE, VERIFY_PATIENCE},
     tuner::Tuner,
+    weights::WeightStore,
 };
 
-/// Networks kept at once: one for the race and one for a verification of another seed.
-const MAX_NETWORKS: usize = 2;
-/// A race with a rate limit tries this share of a second's nonces at once.
-const LIMITED_BATCHES_PER_S: f64 = 8.0;
-/// Nonces compared with the reference before the first race.
-const SELF_TEST_NONCES: u64 = 40;
+/// What a lane is made of.
+pub(super) struct Lane {
+    pub number: usize,
+    pub device: Device,
+    pub path: PathChoice,
+    /// Of passes, without weights.
+    pub buffer_bytes: usize,
+    /// Nonces in a pass, if that is not to be found.
+    pub batch: Option<usize>,
+    #[cfg(test)]
+    pub wrong_kernel: Option<super::network::AddFold>,
+}
+
+impl Lane {
+    fn network(&self, store: Arc<WeightStore>, path: Path, between: &dyn Fn()) -> Result<Network, SprintError> {
+        #[cfg_attr(not(test), expect(unused_mut))]
+        let mut network = Network::new(store, self.device, Kernels::of(self.device), path, between)?;
+        #[cfg(test)]
+        if let Some(kernel) = self.wrong_kernel {
+            network.add_fold = kernel;
+        }
+        Ok(network)
+    }
+}
 
 /// A network with its batch size.
 struct Loaded {
-    preset: Preset,
+    key: Key,
     network: Rc<Network>,
     tuner: Tuner,
-    used: u64,
 }
 
 /// A pass of a race.
 struct RacePass {
-    race: u64,
+    allotted: Allotted,
+    edges: Arc<Edges>,
     pass: Pass,
 }
 
@@ -46,146 +72,191 @@ struct Verifying {
     pass: Option<Pass>,
 }
 
-/// What the thread does next.
+/// What the lane does next.
 enum Task {
     Verify,
-    Race(u64, RaceSpec, u64),
+    Race(u64, RaceSpec),
     Quit,
 }
 
 pub(super) struct Worker {
     shared: Arc<Shared>,
-    device: Device,
-    budget_bytes: usize,
-    hook: Box<dyn YieldToRequests>,
+    lane: Lane,
+    path: Path,
     networks: Vec<Loaded>,
-    uses: u64,
-    workspace: Workspace,
+    /// Buffers of passes that are done.
+    spare: Vec<Workspace>,
     racing: Option<RacePass>,
+    /// Inputs of the pass after it.
+    prepared: Option<Prepared>,
     verifying: Option<Verifying>,
+    feeder: Feeder,
 }
 
 impl Worker {
-    pub fn new(shared: Arc<Shared>, device: Device, budget_bytes: usize, hook: Box<dyn YieldToRequests>) -> Self {
-        let workspace = Workspace::default();
-        Worker { shared, device, budget_bytes, hook, networks: Vec::new(), uses: 0, workspace, racing: None, verifying: None }
+    /// Works until the service is dropped.
+    pub fn run(shared: Arc<Shared>, lane: Lane) {
+        let _no_grad = tch::no_grad_guard();
+        let path = caught(|| open(&lane));
+        let number = lane.number;
+        let ready = path.and_then(|path| {
+            if let Some(view) = shared.desk().lanes.get_mut(number) {
+                view.path = Some(path);
+            }
+            let feeder = Feeder::new(shared.clone()).map_err(|error| SprintError::Device(error.to_string()))?;
+            Ok((path, feeder))
+        });
+        match ready {
+            Ok((path, feeder)) => {
+                let (networks, spare) = (Vec::new(), Vec::new());
+                let (racing, prepared, verifying) = (None, None, None);
+                Worker { shared, lane, path, networks, spare, racing, prepared, verifying, feeder }.work();
+            }
+            Err(error) => {
+                shared.give_up(number, Trouble::Inexact(error.to_string()));
+                refuse(&shared, number, &error.to_string());
+            }
+        }
     }
 
-    /// Works until the service is dropped.
-    pub fn run(mut self) {
-        let _no_grad = tch::no_grad_guard();
-        if let Err(error) = self_test(self.device, &mut self.workspace) {
-            tracing::error!(%error, "this device will not take part in Sprints");
-            self.shared.desk().broken = Some(error.to_string());
-        }
+    fn work(mut self) {
         loop {
             match self.next_task() {
                 Task::Quit => return,
                 Task::Verify => self.verify_step(),
-                Task::Race(id, spec, frontier) => {
-                    if let Err(error) = self.race_step(id, &spec, frontier) {
-                        self.fail_race(id, &error);
+                Task::Race(id, spec) => {
+                    if let Err(error) = caught(|| self.race_step(id, &spec)) {
+                        self.abandon(error);
                     }
-                },
+                }
             }
-            self.hook.yield_to_requests();
+            self.shared.yield_to_requests(self.patience());
+        }
+    }
+
+    /// How long the next step waits for requests.
+    fn patience(&self) -> Duration {
+        let desk = self.shared.desk();
+        let waits = !desk.jobs.is_empty() && desk.verifies(self.lane.number);
+        if waits || self.verifying.is_some() {
+            VERIFY_PATIENCE
+        } else {
+            RACE_PATIENCE
         }
     }
 
     /// Waits until there is something to do.
     fn next_task(&mut self) -> Task {
-        let mut desk = self.shared.desk();
+        let shared = self.shared.clone();
+        let mut desk = shared.desk();
         loop {
             if desk.quit {
                 return Task::Quit;
             }
-            if self.verifying.is_none() {
-                if let Some(job) = desk.jobs.pop_front() {
-                    self.verifying = Some(Verifying { job, valid: Vec::new(), pass: None });
-                }
+            self.networks.retain(|loaded| desk.keys.contains(&loaded.key));
+            if self.verifying.is_none() && desk.verifies(self.lane.number) {
+                let job = desk.jobs.pop_front();
+                self.verifying = job.map(|job| Verifying { job, valid: Vec::new(), pass: None });
             }
             if self.verifying.is_some() {
                 return Task::Verify;
             }
-            let broken = desk.broken.is_some();
-            let race = desk.race.as_ref().filter(|race| race.running && !broken);
-            let pause = match race {
-                None => None,
-                Some(race) => match race.spec.max_rate.zip(race.run).and_then(|(rate, run)| pause(rate, run, race.tried)) {
-                    Some(pause) => Some(pause),
-                    None => return Task::Race(race.id, race.spec, race.frontier),
-                },
-            };
+            let sound = desk.lanes.get(self.lane.number).is_some_and(|lane| lane.trouble.is_none());
+            let mut pause = None;
+            if let Some(race) = desk.race.as_ref().filter(|race| race.running && sound) {
+                let under_way = self.racing.as_ref().is_some_and(|racing| racing.allotted.race == race.id)
+                    || self.prepared.as_ref().is_some_and(|prepared| prepared.allotted.race == race.id);
+                pause = Shared::pause(race);
+                if under_way || (pause.is_none() && race.search.has_more()) {
+                    return Task::Race(race.id, race.spec);
+                }
+            }
             desk = match pause {
-                None => self.shared.changed.wait(desk).unwrap_or_else(|poisoned| poisoned.into_inner()),
-                Some(pause) => self.shared.changed.wait_timeout(desk, pause).unwrap_or_else(|poisoned| poisoned.into_inner()).0,
+                None => shared.changed.wait(desk).unwrap_or_else(|poisoned| poisoned.into_inner()),
+                Some(pause) => {
+                    shared.changed.wait_timeout(desk, pause).unwrap_or_else(|poisoned| poisoned.into_inner()).0
+                }
             };
         }
     }
 
-    /// The network of a race; derived if it is not there. Keeps the two used last.
-    fn network(&mut self, preset: Preset, seed: &Hash) -> Result<usize, SprintError> {
-        self.uses += 1;
-        let uses = self.uses;
-        let known = self.networks.iter().position(|loaded| loaded.preset == preset && loaded.network.sprint().seed() == seed);
-        if let Some(index) = known {
-            self.networks[index].used = uses;
+    /// The network of a race; derived and compared with the reference if it is not there.
+    fn network(&mut self, preset: Preset, seed: &Hash, patience: Duration) -> Result<usize, SprintError> {
+        let key = (preset, *seed);
+        self.shared.desk().touch(key);
+        if let Some(index) = self.networks.iter().position(|loaded| loaded.key == key) {
             return Ok(index);
         }
-        while self.networks.len() >= MAX_NETWORKS {
-            let oldest = self.networks.iter().enumerate().min_by_key(|(_, loaded)| loaded.used).map_or(0, |(index, _)| index);
-            self.networks.swap_remove(oldest);
-        }
+        // What goes must be gone before its successor needs the memory.
+        let keys = self.shared.desk().keys.clone();
+        self.networks.retain(|loaded| keys.contains(&loaded.key));
         let started = Instant::now();
-        let threads = tch::get_num_threads().max(1) as usize;
-        let hook = &mut self.hook;
-        let network =
-            Network::build(preset.config(), *seed, self.device, kernels(self.device), threads, &mut || hook.yield_to_requests())?;
+        let between = || self.shared.yield_to_requests(patience);
+        let network = Rc::new(self.lane.network(self.shared.store(key, patience)?, self.path, &between)?);
+        let search = Tuner::new(network.config(), network.kernels(), self.lane.buffer_bytes);
+        let tuner = self.lane.batch.map_or(search, Tuner::fixed);
+        self_test::compare_network(&network, padded(self.lane.device, 2), &between)?;
         tracing::info!(
-            preset = preset.name(), seed = %hex::encode(seed), hash = %hex::encode(network.weights_hash()),
-            seconds = started.elapsed().as_secs_f64(), "the Sprint's weights are ready"
+            device = ?self.lane.device, preset = preset.name(), seconds = started.elapsed().as_secs_f64(),
+            "the Sprint's network is ready and agrees with the reference"
         );
-        let tuner = Tuner::new(network.config(), self.budget_bytes);
-        self.networks.push(Loaded { preset, network: Rc::new(network), tuner, used: uses });
+        self.networks.push(Loaded { key, network, tuner });
         Ok(self.networks.len() - 1)
     }
 
-    fn race_step(&mut self, id: u64, spec: &RaceSpec, frontier: u64) -> Result<(), SprintError> {
-        if self.racing.as_ref().is_some_and(|racing| racing.race != id) {
+    fn race_step(&mut self, id: u64, spec: &RaceSpec) -> Result<(), SprintError> {
+        if self.racing.as_ref().is_some_and(|racing| racing.allotted.race != id) {
             self.racing = None;
         }
-        let index = self.network(spec.preset, &spec.seed)?;
+        if self.prepared.as_ref().is_some_and(|prepared| prepared.allotted.race != id) {
+            self.prepared = None;
+        }
+        let index = self.network(spec.preset, &spec.seed, RACE_PATIENCE)?;
         if !self.mark_running(id, self.networks[index].network.weights_hash()) {
             return Ok(());
         }
-        let Some(racing) = &mut self.racing else { return self.begin_pass(id, spec, frontier, index) };
-        if !racing.pass.step(&mut self.workspace)? {
+        let Some(racing) = &mut self.racing else { return self.begin_pass(id, spec, index) };
+        let done = racing.pass.step()?;
+        self.shared.count_macs(racing.pass.take_macs());
+        if !done {
             return Ok(());
         }
-        let pass = &racing.pass;
-        let batch = pass.nonces().len();
-        self.networks[index].tuner.learn(batch, pass.layer_ms());
-        let hits: Vec<u64> = pass.outcomes().iter().filter(|outcome| outcome.appropriate).map(|outcome| outcome.nonce).collect();
-        self.racing = None;
-        self.book(id, batch as u64, &hits);
-        Ok(())
+        let Some(RacePass { allotted, edges, pass }) = self.racing.take() else { return Ok(()) };
+        let tuner = &mut self.networks[index].tuner;
+        tuner.learn(pass.nonces().len(), pass.pass_ms(), pass.part_ms());
+        if let Some(view) = self.shared.desk().lanes.get_mut(self.lane.number) {
+            view.batch = pass.nonces().len();
+            view.tuned = tuner.is_settled();
+            view.longest_step_ms = view.longest_step_ms.max(pass.longest_step_ms());
+        }
+        let (_, outputs, workspace) = pass.into_parts();
+        self.spare.push(workspace);
+        self.feeder.judge(edges, allotted, outputs)
     }
 
-    /// Generates the next batch of a race.
-    fn begin_pass(&mut self, id: u64, spec: &RaceSpec, frontier: u64, index: usize) -> Result<(), SprintError> {
+    /// Begins the next batch of a race, and has the inputs of the one after it generated.
+    fn begin_pass(&mut self, id: u64, spec: &RaceSpec, index: usize) -> Result<(), SprintError> {
         let loaded = &self.networks[index];
-        let limit = spec.max_rate.map_or(usize::MAX, |rate| (rate / LIMITED_BATCHES_PER_S).ceil() as usize);
-        let batch = loaded.tuner.batch().min(limit).max(1) as u64;
-        // The very last nonce is left out, so that the frontier is always a nonce.
-        let last = frontier.saturating_add(batch);
-        if last == frontier {
-            if let Some(race) = self.shared.desk().race.as_mut().filter(|race| race.id == id) {
-                race.halt();
-            }
-            return Ok(());
+        let (network, device) = (loaded.network.clone(), self.lane.device);
+        let edges = Arc::new(Edges::new(network.sprint(), &spec.host, spec.threshold));
+        let order = |allotted: Allotted| {
+            let batch = padded(device, (allotted.range.end - allotted.range.start) as usize);
+            self.feeder.prepare(edges.clone(), allotted, batch)
+        };
+        let next = match self.prepared.take() {
+            None => self.shared.allot(id, loaded.tuner.batch()).map(order).transpose()?,
+            prepared => prepared,
+        };
+        let Some(Prepared { allotted, rows }) = next else { return Ok(()) };
+        // Until the batch size is found, the next pass has another one.
+        if loaded.tuner.is_settled() {
+            self.prepared = self.shared.allot(id, loaded.tuner.batch()).map(order).transpose()?;
         }
-        let pass = Pass::new(loaded.network.clone(), spec.host, spec.threshold, (frontier..last).collect())?;
-        self.racing = Some(RacePass { race: id, pass });
+        let rows = rows.recv().map_err(|_| SprintError::Stopped)?;
+        let workspace = self.spare.pop().unwrap_or_default();
+        let nonces = allotted.range.clone().collect();
+        let pass = Pass::begin(network, nonces, rows, self.networks[index].tuner.part_macs(), workspace)?;
+        self.racing = Some(RacePass { allotted, edges, pass });
         Ok(())
     }
 
@@ -194,34 +265,26 @@ impl Worker {
         let mut desk = self.shared.desk();
         let Some(race) = desk.race.as_mut().filter(|race| race.id == id && race.running) else { return false };
         race.weights_hash = Some(*weights_hash);
-        let tried = race.tried;
-        race.run.get_or_insert_with(|| (Instant::now(), tried));
+        let allotted = race.search.allotted();
+        race.run.get_or_insert_with(|| (Instant::now(), allotted));
         true
     }
 
-    /// Writes down what a pass found. A race that is stopped keeps its pass, which counts once the race goes on.
-    fn book(&self, id: u64, tried: u64, hits: &[u64]) {
-        let mut desk = self.shared.desk();
-        let Some(race) = desk.race.as_mut().filter(|race| race.id == id) else { return };
-        race.frontier += tried;
-        race.tried += tried;
-        race.found.extend_from_slice(hits);
-        if race.found.len() >= MAX_FOUND {
-            tracing::warn!(found = race.found.len(), "the race ends: the engine keeps no more nonces");
-            race.halt();
+    /// Leaves race and verifications to the others. What a panic may have left half done is not used again.
+    fn abandon(&mut self, error: SprintError) {
+        (self.racing, self.prepared) = (None, None);
+        self.networks.clear();
+        self.spare.clear();
+        if self.feeder.is_gone() {
+            // Without one, the lane fails again as soon as the race is started again.
+            if let Ok(feeder) = Feeder::new(self.shared.clone()) {
+                self.feeder = feeder;
+            }
         }
-        metrics::counter!("sprint_tried_total").increment(tried);
-        metrics::gauge!("sprint_found").set(race.found.len() as f64);
-        metrics::gauge!("sprint_nonces_per_second").set(race.rate());
-    }
-
-    fn fail_race(&mut self, id: u64, error: &SprintError) {
-        tracing::error!(%error, "the race failed");
-        self.racing = None;
-        if let Some(race) = self.shared.desk().race.as_mut().filter(|race| race.id == id) {
-            race.halt();
-            race.error = Some(error.to_string());
-        }
+        let reason = error.to_string();
+        let trouble =
+            if matches!(error, SprintError::Inexact(_)) { Trouble::Inexact(reason) } else { Trouble::Failed(reason) };
+        self.shared.give_up(self.lane.number, trouble);
     }
 
     fn verify_step(&mut self) {
@@ -229,16 +292,37 @@ impl Worker {
         if verifying.job.reply.is_canceled() {
             return;
         }
-        let broken = self.shared.desk().broken.clone();
-        let done = match broken {
-            Some(reason) => Err(SprintError::Inexact(reason)),
-            None => self.advance_verification(&mut verifying),
+        let trouble = self.shared.desk().lanes.get(self.lane.number).and_then(|lane| lane.trouble.clone());
+        let done = match trouble {
+            Some(Trouble::Inexact(reason)) => return self.pass_on(verifying.job, SprintError::Inexact(reason)),
+            _ => caught(|| self.advance_verification(&mut verifying)),
         };
         match done {
             Ok(false) => self.verifying = Some(verifying),
             // The asker may have gone; then nobody misses the answer.
             Ok(true) => drop(verifying.job.reply.send(Ok(verifying.valid))),
-            Err(error) => drop(verifying.job.reply.send(Err(error))),
+            Err(error) => {
+                let again = match &error {
+                    SprintError::Inexact(reason) => SprintError::Inexact(reason.clone()),
+                    other => SprintError::Device(other.to_string()),
+                };
+                self.abandon(error);
+                self.pass_on(verifying.job, again);
+            }
+        }
+    }
+
+    /// Leaves a verification to a lane in no trouble, from its beginning; or says that it failed, if there is none. So a
+    /// verification ends after as many failures as there are lanes.
+    fn pass_on(&self, job: Job, error: SprintError) {
+        let mut desk = self.shared.desk();
+        if desk.any_sound() {
+            desk.jobs.push_front(job);
+            drop(desk);
+            self.shared.changed.notify_all();
+        } else {
+            drop(desk);
+            drop(job.reply.send(Err(error)));
         }
     }
 
@@ -249,47 +333,51 @@ impl Worker {
         if left.is_empty() {
             return Ok(true);
         }
-        let index = self.network(ask.preset, &ask.seed)?;
+        let index = self.network(ask.preset, &ask.seed, VERIFY_PATIENCE)?;
         let loaded = &mut self.networks[index];
         let Some(pass) = &mut verifying.pass else {
-            let batch = left.iter().take(loaded.tuner.batch()).copied().collect();
-            verifying.pass = Some(Pass::new(loaded.network.clone(), ask.host, ask.threshold, batch)?);
+            let batch: Vec<u64> = left.iter().take(loaded.tuner.batch()).copied().collect();
+            let rows = Edges::new(loaded.network.sprint(), &ask.host, ask.threshold)
+                .inputs(&batch, padded(self.lane.device, batch.len()));
+            let workspace = self.spare.pop().unwrap_or_default();
+            verifying.pass =
+                Some(Pass::begin(loaded.network.clone(), batch, rows, loaded.tuner.part_macs(), workspace)?);
             return Ok(false);
         };
-        if pass.step(&mut self.workspace)? {
-            loaded.tuner.learn(pass.nonces().len(), pass.layer_ms());
-            verifying.valid.extend(pass.outcomes().iter().map(|outcome| outcome.appropriate));
+        if pass.step()? {
+            loaded.tuner.learn(pass.nonces().len(), pass.pass_ms(), pass.part_ms());
+            let outcomes = pass.outcomes(&ask.host, ask.threshold);
+            verifying.valid.extend(outcomes.iter().map(|outcome| outcome.appropriate));
             verifying.pass = None;
         }
         Ok(verifying.valid.len() >= ask.nonces.len())
     }
 }
 
-/// How long a limited race must wait before its next batch.
-fn pause(rate: f64, (since, before): (Instant, u64), tried: u64) -> Option<Duration> {
-    let due = (tried - before) as f64 / rate;
-    let ahead = due - since.elapsed().as_secs_f64();
-    (ahead > 0.0).then(|| Duration::from_secs_f64(ahead.min(3600.0)))
+/// Makes an error of a panic, so that a lane that panics gives back what it has, as one that fails does.
+fn caught<T>(work: impl FnOnce() -> Result<T, SprintError>) -> Result<T, SprintError> {
+    // What `work` borrows may be half done: those who call this drop it on errors.
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        Err(SprintError::Device(format!("a computation panicked: {text}")))
+    })
 }
 
-/// What computes between products on a device.
-pub(super) fn kernels(device: Device) -> Kernels {
-    if device == Device::Cpu { Kernels::Host } else { Kernels::Torch }
+/// Finds how a device multiplies and compares it with the reference.
+fn open(lane: &Lane) -> Result<Path, SprintError> {
+    let path = path::choose(lane.path, lane.device)?;
+    self_test::compare_dev(|store| lane.network(store, path, &|| {}))?;
+    Ok(path)
 }
 
-/// Compares a device with the reference.
-///
-/// # Errors
-/// [`SprintError::Inexact`] if any output differs, or libtorch's.
-pub(super) fn self_test(device: Device, workspace: &mut Workspace) -> Result<(), SprintError> {
-    let (config, seed, host) = (Preset::Dev.config(), [0x5e; 32], [0x1f; 32]);
-    let network = Rc::new(Network::build(config, seed, device, kernels(device), 1, &mut || {})?);
-    let mut pass = Pass::new(network, host, 0, (0..SELF_TEST_NONCES).collect())?;
-    while !pass.step(workspace)? {}
-    for (nonce, y) in pass.nonces().iter().zip(pass.outputs()) {
-        if evaluate(&config, &seed, 0, &host, *nonce)?.y != y {
-            return Err(SprintError::Inexact(format!("nonce {nonce} of the self-test differs on {device:?}")));
+/// What a lane does that must not compute: it tells those who ask, if nobody else can answer.
+fn refuse(shared: &Shared, lane: usize, reason: &str) {
+    let mut desk = shared.desk();
+    while !desk.quit {
+        while let Some(job) = desk.verifies(lane).then(|| desk.jobs.pop_front()).flatten() {
+            drop(job.reply.send(Err(SprintError::Inexact(reason.into()))));
         }
+        desk = shared.changed.wait(desk).unwrap_or_else(|poisoned| poisoned.into_inner());
     }
-    Ok(())
 }
