@@ -5,6 +5,8 @@
 #   make test                              everything is set up, built and tested, the end-to-end tests included
 #   make setup, make build, make model     the single steps
 #   make bench                             how fast this machine races
+#   make bench-sprint                      the same in full, against PyTorch's floats too; to target/bench/sprint.json
+#   make check-exact                       a million nonces of the engine against the reference (half an hour or more)
 #   make clean-data                        forgets the demo model, so that it is trained anew; nothing that was built
 #
 # Large things lie in $PACER_CACHE (default ~/.cache/pacer): build output, libtorch, the demo model, clients' packages.
@@ -25,10 +27,10 @@ ARGS ?=
 BIN = $${CARGO_TARGET_DIR:-$$(sed -n 's/^target-dir = "\(.*\)"/\1/p' .cargo/config.toml)}/release
 say = @printf '\n\033[1m== %s\033[0m (%s)\n' "$(1)" "$$(date -u +%T)"
 
-.PHONY: help setup prepare build model demo test bench clean-data
+.PHONY: help setup prepare build model demo test bench bench-sprint check-exact clean-data
 
 help:
-	@sed -n '3,10s/^#   //p' Makefile
+	@sed -n '3,12s/^#   //p' Makefile
 
 setup:
 	$(call say,set-up)
@@ -61,6 +63,21 @@ bench: build
 	$(call say,Sprint on this machine)
 	@"$(BIN)/pacer-engine" sprint bench --preset dev
 	@"$(BIN)/pacer-engine" sprint bench --preset bench
+
+# Takes some minutes and wants the machine for itself. The first time it fetches PyTorch for Python (tests/bench/setup.sh).
+# ARGS="--presets bench,wide --device cuda:0" and more: see the script.
+bench-sprint: model
+	$(call say,Sprint and a float transformer in turns)
+	@python=$$(tests/bench/setup.sh) && exec "$$python" tests/bench/sprint.py --engine "$(BIN)/pacer-engine" \
+		--model "$(PACER_DEMO_MODEL)" $(ARGS)
+
+# Not part of `make test`, because the reference is slow. Ends with an error if a nonce differs, or if the hit rate (over
+# 20 million nonces of dev) is not within 3% of one in 900. ARGS="--device cuda:0" for a GPU.
+check-exact: build
+	$(call say,engine and reference: a million nonces of dev)
+	@"$(BIN)/pacer-engine" sprint check-exact --preset dev --count 1000000 $(ARGS)
+	$(call say,engine and reference: ten thousand nonces of bench)
+	@"$(BIN)/pacer-engine" sprint check-exact --preset bench --count 10000 $(ARGS)
 
 clean-data:
 	@rm -rf "$(PACER_DEMO_MODEL)"

@@ -106,6 +106,8 @@ impl Show {
 					network.check_alive()?;
 					let clock = network.chain.clock().await?;
 					let finalized = network.chain.finalized_number().await?;
+					// Reports may be read late; what is final is never ahead of the best block.
+					self.best = self.best.max(finalized);
 					let hosts = network.chain.hosts().await?;
 					let sprint = network.chain.sprint(clock.now.epoch).await?;
 					self.screen.update(network, &clock, &hosts, &sprint, self.best, finalized);

@@ -7,6 +7,7 @@
 //! - [`network`]: N Hosts, started together; more may join.
 //! - [`account`]: what happened, by epoch and Host, for tables and JSON.
 //! - [`load`]: chat requests through the OpenAI API.
+//! - [`rogue`]: Hosts without processes, for which a test says what no agent would.
 //!
 //! The binary `pacer-localnet` shows all this to a person; the tests drive it.
 
@@ -16,6 +17,7 @@ pub mod host;
 pub mod load;
 pub mod network;
 pub mod process;
+pub mod rogue;
 pub mod spec;
 pub mod stats;
 
