@@ -214,6 +214,19 @@ async fn deposit(network: &Network) -> anyhow::Result<(Balance, Balance)> {
 	payer.map(|payer| (payer.free, payer.reserved)).context("the second Developer has no deposit")
 }
 
+/// The agent of a Host whose engine is gone stays, and says so once it looked.
+pub async fn missing_engine_is_noticed(network: &mut Network, name: &str) -> anyhow::Result<()> {
+	let host = network.host(name)?;
+	ensure!(host.agent.as_mut().is_some_and(|agent| agent.is_alive()), "{name}'s agent ended with its engine");
+	let status = format!("http://127.0.0.1:{}/pacer/status", host.ports.agent);
+	let noticed = async |_| {
+		let status: serde_json::Value = reqwest::get(&status).await?.json().await?;
+		Ok(status["engines_healthy"] == 0)
+	};
+	network.chain.wait(false, SOON, "the agent to say that its engine is gone", noticed).await?;
+	Ok(())
+}
+
 /// A second agent with the same key and folder must not start.
 pub fn second_agent_is_refused(network: &mut Network) -> anyhow::Result<()> {
 	let host = network.host("Bob")?;

@@ -132,12 +132,8 @@ async fn second_epoch(network: &mut Network) -> anyhow::Result<()> {
 	network.host("Eve")?.agent.as_mut().context("no agent")?.kill();
 	let answered = ask(network, &["Alice", "Bob", "Charlie"], 8).await?;
 	ensure!(answered >= 7, "only {answered} of 8 requests were answered without Dave's engine and Eve");
-	let dave = network.host("Dave")?;
-	ensure!(dave.agent.as_mut().is_some_and(|agent| agent.is_alive()), "Dave's agent ended with its engine");
-	let health: serde_json::Value =
-		reqwest::get(format!("http://127.0.0.1:{}/pacer/status", dave.ports.agent)).await?.json().await?;
-	ensure!(health["engines_healthy"] == 0, "the agent does not say that its engine is gone: {health}");
-	dave.start_engine()?;
+	faults::missing_engine_is_noticed(network, "Dave").await?;
+	network.host("Dave")?.start_engine()?;
 
 	until(network, "Switch", reached(1, Phase::Switch)).await?;
 	let ws = format!("ws://127.0.0.1:{}", network.host("Alice")?.ports.rpc);
