@@ -13,6 +13,7 @@ use std::{
 use axum::{
 	body::{Body, Bytes},
 	extract::{DefaultBodyLimit, State},
+	middleware::map_response,
 	response::{IntoResponse, Response},
 	routing::{get, post},
 	Router,
@@ -23,15 +24,13 @@ use crate::{
 	chain::Api,
 	gateway::{
 		auth::Terms,
-		error::ApiError,
+		error::{refuse_large, ApiError, MAX_BODY_BYTES},
 		request::{Ask, Route},
 	},
 	keys::KeyPair,
 	status,
 };
 
-/// Largest body.
-const MAX_BODY_BYTES: usize = 4 << 20;
 /// Headers of the transfer agent's answer that the client sees.
 const PASSED_ON: [&str; 4] = ["content-type", "cache-control", "pacer-inference-id", "pacer-executor"];
 
@@ -58,6 +57,7 @@ pub fn routes(proxy: Arc<Proxy>) -> Router {
 		.route("/v1/completions", post(|s: State<Arc<Proxy>>, b: Bytes| answer(s.0, Route::Completions, b)))
 		.route("/v1/models", get(models))
 		.layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+		.layer(map_response(refuse_large))
 		.with_state(proxy)
 }
 

@@ -16,6 +16,7 @@ use axum::{
 	body::{Body, Bytes},
 	extract::{DefaultBodyLimit, OriginalUri, Path, Query, State},
 	http::{header, HeaderMap, StatusCode},
+	middleware::map_response,
 	response::{IntoResponse, Response},
 	routing::{get, post},
 	Json, Router,
@@ -35,7 +36,7 @@ use crate::{
 	gateway::{
 		auth::Payment,
 		dispatch::dispatch,
-		error::ApiError,
+		error::{refuse_large, ApiError, MAX_BODY_BYTES},
 		relay::relay,
 		request::{Ask, Route},
 	},
@@ -44,9 +45,6 @@ use crate::{
 	verifier::check::BundleJson,
 	wire::parse_hash,
 };
-
-/// Largest body.
-const MAX_BODY_BYTES: usize = 4 << 20;
 
 /// State of the service.
 #[derive(Clone)]
@@ -74,6 +72,7 @@ pub fn routes(service: Service) -> Router {
 		.route("/metrics", get(metrics_text))
 		.merge(public)
 		.layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+		.layer(map_response(refuse_large))
 		.with_state(service)
 }
 

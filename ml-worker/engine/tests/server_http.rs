@@ -106,7 +106,8 @@ async fn logprobs_should_come_with_every_token_when_they_are_asked_for() {
 async fn errors_should_be_openai_objects_when_requests_are_wrong() {
     let server = start(scripted(), limits(), None).await;
     let broken = server.client.post(format!("{}/v1/chat/completions", server.url)).body("{").send().await.unwrap();
-    let large = "x".repeat(5 << 20);
+    let too_large = server.post("/v1/completions", json!({"prompt": "x".repeat(5 << 20)})).await;
+    assert_eq!(too_large.headers()["connection"], "close", "the body was not read, so the connection cannot go on");
     for (response, status, code) in [
         (broken, 400, Value::Null),
         (server.post("/v1/chat/completions", ask(json!({"temperature": "hot"}))).await, 400, Value::Null),
@@ -116,7 +117,7 @@ async fn errors_should_be_openai_objects_when_requests_are_wrong() {
             400,
             json!("context_length_exceeded"),
         ),
-        (server.post("/v1/completions", json!({"prompt": large})).await, 413, Value::Null),
+        (too_large, 413, Value::Null),
         (server.post("/v1/nothing", json!({})).await, 404, Value::Null),
         (server.get("/v1/completions").await, 405, Value::Null),
         (server.get("/v1/models/other").await, 404, json!("model_not_found")),

@@ -2,7 +2,7 @@
 
 use crate::engine::EngineError;
 use crate::scheduler::Refusal;
-use axum::http::{header, StatusCode};
+use axum::http::{header, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{json, Value};
 
@@ -111,10 +111,17 @@ impl From<EngineError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = axum::Json(self.body());
-        if self.status == StatusCode::TOO_MANY_REQUESTS {
-            return (self.status, [(header::RETRY_AFTER, RETRY_AFTER_S.to_string())], body).into_response();
-        }
-        (self.status, body).into_response()
+        let mut response = (self.status, axum::Json(self.body())).into_response();
+        let extra = match self.status {
+            StatusCode::TOO_MANY_REQUESTS => Some((header::RETRY_AFTER, RETRY_AFTER_S.into())),
+            // Refused before the body was read: the connection ends here, and a client that keeps connections must
+            // know, or its next request would run into the end.
+            StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNAUTHORIZED => {
+                Some((header::CONNECTION, HeaderValue::from_static("close")))
+            }
+            _ => None,
+        };
+        response.headers_mut().extend(extra);
+        response
     }
 }
