@@ -1,11 +1,14 @@
 //! Which pallets are benchmarked, and the scenes they need. Only in a build with `runtime-benchmarks`.
 
 use frame_support::traits::fungible::{Mutate, MutateHold};
-use pacer_types::{traits::BeaconValue, Balance, EpochIndex, SessionIndex, Slot};
+use pacer_types::{traits::BeaconValue, Balance, DutyKey, DutySignature, EpochIndex, SessionIndex, Slot};
 
 use crate::*;
 
 frame_benchmarking::define_benchmarks!([pallet_sprint, Sprint]);
+
+/// Where the bencher's keystore keeps the key that signs.
+const KEY_TYPE: sp_core::crypto::KeyTypeId = sp_core::crypto::KeyTypeId(*b"bnch");
 
 /// Sets clock, randomness and Hosts directly, without the protocol that leads there.
 pub struct Scene;
@@ -27,7 +30,7 @@ impl pallet_sprint::benchmarking::BenchmarkHelper for Scene {
 		let _ = Balances::mint_into(who, bond.saturating_mul(2));
 		let _ = Balances::hold(&reason, who, bond);
 		let info = pallet_hosts::HostInfo {
-			duty_key: Default::default(),
+			duty_key: Self::duty_key(),
 			previous_duty_key: None,
 			seed_from: 0,
 			endpoint: Default::default(),
@@ -37,5 +40,13 @@ impl pallet_sprint::benchmarking::BenchmarkHelper for Scene {
 			withdraw_from: None,
 		};
 		pallet_hosts::Hosts::<Runtime>::insert(who, info);
+	}
+
+	fn duty_key() -> DutyKey {
+		sp_io::crypto::sr25519_generate(KEY_TYPE, Some(b"//Bench".to_vec()))
+	}
+
+	fn sign(message: &[u8]) -> DutySignature {
+		sp_io::crypto::sr25519_sign(KEY_TYPE, &Self::duty_key(), message).unwrap_or_default()
 	}
 }

@@ -2,17 +2,18 @@
 //!
 //! `refute_*` is the layer that costs most in each network (all positions, all heads), shown to be false: so the strike
 //! and the end of other disputes on top of it. Calls of duty keys are measured through those of wallets where there are
-//! any: they touch the same storage. Signature checks happen in the authorization, whose weight is an estimate.
+//! any: they touch the same storage. Authorizations are measured to their end, the signature included.
 
 use alloc::{vec, vec::Vec};
 use frame_benchmarking::v2::*;
 use frame_support::traits::{fungible::Mutate, Get};
-use frame_system::RawOrigin;
+use frame_system::{pallet_prelude::BlockNumberFor, RawOrigin};
 use pacer_sprint::{sample::SAMPLES, state_hash, Opening, Preset, RangeTree, Step};
 use pacer_types::{
-	duty::{DutyHeader, MAX_POSTED},
+	duty::{signing_hash, CallKind, DutyHeader, MAX_POSTED},
 	traits::{BeaconValue, EpochClock},
-	AccountId, Balance, ClockParams, EpochIndex, Hash, Phase, SessionIndex, Slot,
+	weights::HostWeight,
+	AccountId, Balance, ClockParams, DutyKey, DutySignature, EpochIndex, Hash, Phase, SessionIndex, Slot, MAX_HOSTS,
 };
 
 use crate::*;
@@ -23,8 +24,12 @@ pub trait BenchmarkHelper {
 	fn set_clock(session: SessionIndex, start: Slot, slot: Slot);
 	/// Makes a random value known.
 	fn set_value(epoch: EpochIndex, which: BeaconValue, value: [u8; 32]);
-	/// Makes the account a Host with a bond.
+	/// Makes the account a Host with a bond and with [`Self::duty_key`].
 	fn make_host(who: &AccountId, bond: Balance);
+	/// The duty key of all Hosts.
+	fn duty_key() -> DutyKey;
+	/// Its signature.
+	fn sign(message: &[u8]) -> DutySignature;
 }
 
 const RACE: EpochIndex = 1;
@@ -84,6 +89,11 @@ fn false_layer<T: Config>(preset: Preset) -> (AccountId, AccountId, Step) {
 	Pallet::<T>::do_answer(RACE, 0, 0, StateHashes::truncate_from(hashes));
 	let state = state.iter().map(|value| *value as u8).collect();
 	(subject, challenger, Step::Layer { index: 0, state })
+}
+
+fn signed<T: Config>(header: &DutyHeader, kind: CallKind, body: &impl codec::Encode) -> DutySignature {
+	let genesis = frame_system::Pallet::<T>::block_hash(BlockNumberFor::<T>::default());
+	T::BenchmarkHelper::sign(&signing_hash(&genesis, header, kind, body))
 }
 
 #[benchmarks]
@@ -152,6 +162,45 @@ mod benchmarks {
 		#[extrinsic_call]
 		refute_signed(RawOrigin::Signed(challenger), RACE, 0, step);
 		assert!(Struck::<T>::contains_key(RACE, subject));
+	}
+
+	/// A voice for a list, the authorization that reads most: all weights.
+	#[benchmark]
+	fn authorize() {
+		let subject = in_audit::<T>(Preset::Dev, &tree(1_000));
+		let by = AccountId::new([201; 32]);
+		T::BenchmarkHelper::make_host(&by, T::ChallengeDeposit::get());
+		let others = (0..MAX_HOSTS - 1).map(|i| AccountId::new(state_hash(&(i.to_le_bytes().map(|byte| byte as i8)))));
+		let mut list: Vec<_> = others.chain([by.clone()]).map(|host| HostWeight { host, work: 1, consensus: 1 }).collect();
+		list.sort_by(|a, b| a.host.cmp(&b.host));
+		Weights::<T>::insert(RACE, WeightList::truncate_from(list));
+		let header = DutyHeader { host: by, epoch: RACE, nonce: 0, valid_until: START + 50 };
+		let signature = signed::<T>(&header, CallKind::DemandList, &(&subject, false));
+		let judged;
+		#[block]
+		{
+			judged = Pallet::<T>::authorize_demand(&header, &subject, false, &signature);
+		}
+		assert!(judged.is_ok());
+	}
+
+	/// As many openings as fit, in a list of two to the 16; the longest lists are half as deep again.
+	#[benchmark]
+	fn authorize_proof() {
+		let tree = tree(1 << 16);
+		let subject = in_audit::<T>(Preset::Dev, &tree);
+		Pallet::<T>::do_demand(RACE, Party { who: funded::<T>(0), wallet: true }, subject.clone(), true);
+		let sampled = Pallet::<T>::sampled(RACE, &subject).unwrap_or_default();
+		let openings: Vec<Opening> = sampled.iter().take(MAX_POSTED as usize).filter_map(|at| tree.open(*at)).collect();
+		let openings = Posted::truncate_from(openings);
+		let header = DutyHeader { host: subject, epoch: RACE, nonce: 0, valid_until: START + 50 };
+		let signature = signed::<T>(&header, CallKind::PostOpenings, &(&openings,));
+		let judged;
+		#[block]
+		{
+			judged = Pallet::<T>::authorize_post(&header, &openings, &signature);
+		}
+		assert!(openings.len() == MAX_POSTED as usize && judged.is_ok());
 	}
 
 	#[benchmark]

@@ -8,7 +8,7 @@ use pacer_types::{
 use sp_runtime::traits::Zero;
 
 use crate::{
-	Asked, Commits, Config, Demands, Event, NextDispute, NextPruned, Pallet, Params, Salts, SkipReason, Skips, Struck, Totals,
+	Asked, Challenges, Commits, Config, Demands, Event, NextDispute, NextPruned, Pallet, Params, Salts, SkipReason, Skips, Struck, Totals,
 	Track, Tracked, Weights,
 };
 
@@ -119,16 +119,17 @@ impl<T: Config> Pallet<T> {
 		let room = left.saturating_sub(base).checked_div_per_component(&per_item).unwrap_or(PRUNED_PER_BLOCK);
 		let room = room.min(PRUNED_PER_BLOCK);
 		let room = u32::try_from(room).unwrap_or(0);
-		// Four prefixes and five single entries.
+		// Five prefixes and five single entries.
 		const SINGLE: u32 = 5;
 		if room < 16 {
 			return base;
 		}
-		let part = room.saturating_sub(SINGLE) / 4;
+		let part = room.saturating_sub(SINGLE) / 5;
 		let pages = [
 			Commits::<T>::clear_prefix(old, part, None),
 			Struck::<T>::clear_prefix(old, part, None),
 			Asked::<T>::clear_prefix(old, part, None),
+			Challenges::<T>::clear_prefix(old, part, None),
 			Demands::<T>::clear_prefix(old, part, None),
 		];
 		if pages.iter().all(|page| page.maybe_cursor.is_none()) {

@@ -22,9 +22,14 @@ use sp_runtime::transaction_validity::{TransactionPriority, TransactionValidityE
 
 use crate::{
 	refusal::{need, not_done, Refusal},
-	Against, Answer, Asked, Commitment, Commits, Config, Demands, Deposit, Dispute, Disputes, Due, DueKey, Event, Matter,
-	NextDispute, OpenBy, OpenByWallets, Pallet, Party, Question, StateHashes, Strike, Struck,
+	Against, Answer, Asked, Challenges, Commitment, Commits, Config, Demands, Deposit, Dispute, Disputes, Due, DueKey, Event,
+	Matter, NextDispute, OpenBy, OpenByWallets, Pallet, Party, Question, StateHashes, Strike, Struck,
 };
+
+/// Disputes of one challenger in a race whose refutations have places of their own; later ones share the last.
+const RANKS: TransactionPriority = 9;
+/// Places of one rank, in slots of a deadline.
+const PER_RANK: TransactionPriority = 1_000;
 
 type Judged = Result<ValidTransaction, TransactionValidityError>;
 
@@ -79,6 +84,11 @@ impl<T: Config> Pallet<T> {
 			*next = next.saturating_add(1);
 			id
 		});
+		let rank = Challenges::<T>::mutate(race, &by.who, |made| {
+			let rank = *made;
+			*made = made.saturating_add(1);
+			rank
+		});
 		let deadline = windows.deadline(T::Slots::slot());
 		OpenBy::<T>::mutate(&by.who, |open| *open = open.saturating_add(1));
 		if by.wallet {
@@ -87,7 +97,8 @@ impl<T: Config> Pallet<T> {
 		Due::<T>::insert(DueKey::new(deadline, Matter::Dispute(race, id)), ());
 		Against::<T>::insert((race, &subject), id, ());
 		let challenger = by.who.clone();
-		let dispute = Dispute { subject: subject.clone(), deposit: Deposit { by, amount }, position, deadline, answer: None };
+		let deposit = Deposit { by, amount };
+		let dispute = Dispute { subject: subject.clone(), deposit, position, rank, deadline, answer: None };
 		Disputes::<T>::insert(race, id, dispute);
 		Self::deposit_event(Event::Challenged { race, dispute: id, subject, challenger, position, deadline });
 	}
@@ -161,11 +172,15 @@ impl<T: Config> Pallet<T> {
 		.map(|valid| ValidTransaction { priority: valid.priority.saturating_add(Self::urgency(race, id)), ..valid })
 	}
 
-	/// How much a refutation goes before others: the nearer its deadline, the more. Counted from the end of the windows,
-	/// so it stays right while the transaction waits in the pool.
+	/// How much a refutation goes before others. First come those of each challenger's first dispute of the race, then
+	/// those of its second, and so on: who fills blocks with many false refutations cannot keep out another's first
+	/// true one. Among equals the one with the nearer deadline comes first, counted from the end of the windows, so it
+	/// stays right while the transaction waits in the pool.
 	fn urgency(race: EpochIndex, id: DisputeId) -> TransactionPriority {
 		let Some((windows, dispute)) = Self::windows(race).zip(Disputes::<T>::get(race, id)) else { return 0 };
-		windows.end.saturating_sub(dispute.deadline).min(MAX_URGENCY)
+		let turn = RANKS.saturating_sub(u64::from(dispute.rank));
+		let nearness = windows.end.saturating_sub(dispute.deadline).min(PER_RANK.saturating_sub(1));
+		turn.saturating_mul(PER_RANK).saturating_add(nearness).min(MAX_URGENCY)
 	}
 
 	/// Refuses everything about which [`Self::step_is_false`] could not decide, at the cost of a few hashes.

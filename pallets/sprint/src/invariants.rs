@@ -9,7 +9,7 @@ use pacer_types::{traits::EpochWeights, AccountId, EpochIndex, MAX_HOSTS};
 use sp_runtime::TryRuntimeError;
 
 use crate::{
-	Against, Asked, Commits, Config, Demands, Disputes, Due, DueKey, Ending, HoldReason, Matter, NextDispute, NextPruned, OpenBy,
+	Against, Asked, Challenges, Commits, Config, Demands, Disputes, Due, DueKey, Ending, HoldReason, Matter, NextDispute, NextPruned, OpenBy,
 	OpenByWallets, Pallet, Party, Question, Recents, Salts, Struck, Totals, Weights, MAX_MEAN,
 };
 
@@ -53,6 +53,7 @@ impl<T: Config> Pallet<T> {
 			ensure!(!open || commit.bond == 0, "7: a struck Host's bond is still locked");
 		}
 		let old = Struck::<T>::iter_keys().map(|(epoch, _)| epoch).chain(Asked::<T>::iter_keys().map(|(epoch, _)| epoch));
+		let old = old.chain(Challenges::<T>::iter_keys().map(|(epoch, _)| epoch));
 		ensure!(old.chain(Salts::<T>::iter_keys()).all(|epoch| epoch >= first), "3: something old is kept");
 		Ok(())
 	}

@@ -55,6 +55,10 @@ mod storage {
 	#[pallet::storage]
 	pub type Asked<T> = StorageDoubleMap<_, Twox64Concat, EpochIndex, Blake2_128Concat, (AccountId, AccountId, Question), ()>;
 
+	/// Number of challenges by race and challenger.
+	#[pallet::storage]
+	pub type Challenges<T> = StorageDoubleMap<_, Twox64Concat, EpochIndex, Blake2_128Concat, AccountId, u32, ValueQuery>;
+
 	/// Number of open disputes by challenger.
 	#[pallet::storage]
 	pub type OpenBy<T> = StorageMap<_, Blake2_128Concat, AccountId, u32, ValueQuery>;

@@ -115,6 +115,8 @@ pub struct Dispute {
 	pub deposit: Deposit,
 	/// Index in the list.
 	pub position: u32,
+	/// How many challenges the challenger had made in this race before.
+	pub rank: u32,
 	/// Last slot of the move that is due.
 	pub deadline: Slot,
 	/// The Host's move, once made; the challenger's is due then.

@@ -45,7 +45,7 @@ impl crate::benchmarking::BenchmarkHelper for Slots {
 		Balances::mint_into(who, 2 * bond).unwrap();
 		Balances::hold(&pallet_hosts::HoldReason::Bond.into(), who, bond).unwrap();
 		let info = pallet_hosts::HostInfo {
-			duty_key: Default::default(),
+			duty_key: Self::duty_key(),
 			previous_duty_key: None,
 			seed_from: 0,
 			endpoint: Default::default(),
@@ -55,6 +55,12 @@ impl crate::benchmarking::BenchmarkHelper for Slots {
 			withdraw_from: None,
 		};
 		pallet_hosts::Hosts::<Test>::insert(who, info);
+	}
+	fn duty_key() -> DutyKey {
+		super::duty_pair("Alice").public()
+	}
+	fn sign(message: &[u8]) -> DutySignature {
+		super::duty_pair("Alice").sign(message)
 	}
 }
 

@@ -1,7 +1,7 @@
 //! Challenge, answer, refute: who may, when, and who wins.
 
 use super::lists::*;
-use crate::{mock::*, Against, Due, Event, OpenBy, Strike};
+use crate::{mock::*, Against, Due, Event, NextDispute, OpenBy, Strike};
 use pacer_sprint::{first_false_step, Step};
 use pacer_types::{
 	duty::{CallKind, DutyCall, DutyHeader},
@@ -318,5 +318,28 @@ fn refutation_should_come_the_sooner_the_nearer_its_deadline() {
 		}
 		assert_eq!(priorities[0], priorities[1] + 3);
 		assert!(priorities[1] >= CallKind::Refute.priority());
+	});
+}
+
+#[test]
+fn refutation_should_come_before_a_later_one_of_a_challenger_when_it_is_another_s_first() {
+	build_and_execute(|| {
+		let (lists, fake) = with_a_fake(0);
+		audit(0, &lists);
+		let mut place = |by, subject: usize, position| {
+			let id = NextDispute::<Test>::get(0);
+			submit(&challenge(by, lists[subject].name, position)).unwrap();
+			submit(&lists[subject].answer(id, position)).unwrap();
+			let call = refute(by, 0, id, steps(&lists[subject].trace_at(position)).pop().unwrap());
+			judge(&call).unwrap().priority
+		};
+		// Two that are false, earlier and with a nearer deadline than the true one.
+		let first = place("Bob", 0, 3);
+		let second = place("Bob", 0, 4);
+		begin_block(CurrentSlot::get() + 3);
+		let true_one = place("Alice", 3, fake);
+		assert!(first > true_one && true_one > second);
+		let last = place("Bob", 0, 5);
+		assert!(second > last && last >= CallKind::Refute.priority());
 	});
 }

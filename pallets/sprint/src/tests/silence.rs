@@ -157,7 +157,7 @@ fn sweep_should_take_several_blocks_when_much_is_due() {
 		let deadline = CurrentSlot::get() + 3;
 		for id in 0..100 {
 			let deposit = crate::Deposit { by: crate::Party { who: account("Bob"), wallet: false }, amount: 0 };
-			let dispute = crate::Dispute { subject: account("Alice"), deposit, position: id, deadline, answer: None };
+			let dispute = crate::Dispute { subject: account("Alice"), deposit, position: id, rank: 0, deadline, answer: None };
 			Disputes::<Test>::insert(0, id, crate::Dispute { answer: Some(answered()), ..dispute });
 			Due::<Test>::insert(crate::DueKey::new(deadline, crate::Matter::Dispute(0, id)), ());
 		}
@@ -208,7 +208,7 @@ fn sweep_should_stop_early_when_many_are_struck() {
 		for id in 0..SETTLED_PER_BLOCK {
 			let deposit = crate::Deposit { by: crate::Party { who: account("Bob"), wallet: false }, amount: 0 };
 			let subject = account(&format!("Host {id}"));
-			Disputes::<Test>::insert(0, id, crate::Dispute { subject, deposit, position: 0, deadline, answer: None });
+			Disputes::<Test>::insert(0, id, crate::Dispute { subject, deposit, position: 0, rank: 0, deadline, answer: None });
 			Due::<Test>::insert(crate::DueKey::new(deadline, crate::Matter::Dispute(0, id)), ());
 		}
 		CurrentSlot::set(deadline + 1);
