@@ -102,20 +102,27 @@ impl Trace {
 	}
 }
 
+/// Every state of a nonce and its output, without a verdict.
+pub(crate) fn states_of(sprint: &Sprint, host: &Hash, nonce: u64) -> Result<(Vec<Vec<i8>>, Vec<i8>), Error> {
+	let layers = sprint.config().layers;
+	let mut states = Vec::with_capacity((layers as usize).saturating_add(1));
+	let mut state = sprint.input(host, nonce);
+	for layer in 0..layers {
+		let next = sprint.layer(layer, &state)?;
+		states.push(core::mem::replace(&mut state, next));
+	}
+	let y = sprint.output(&state)?;
+	states.push(state);
+	Ok((states, y))
+}
+
 /// Evaluates a nonce and keeps every state.
 ///
 /// # Errors
 /// [`Error::Config`] if `config` breaks a bound.
 pub fn trace(config: &Config, seed: &Hash, threshold: u64, host: &Hash, nonce: u64) -> Result<Trace, Error> {
 	let sprint = Sprint::new(*config, *seed)?;
-	let mut states = Vec::with_capacity(config.layers as usize + 1);
-	let mut state = sprint.input(host, nonce);
-	for layer in 0..config.layers {
-		let next = sprint.layer(layer, &state)?;
-		states.push(core::mem::replace(&mut state, next));
-	}
-	let y = sprint.output(&state)?;
-	states.push(state);
+	let (states, y) = states_of(&sprint, host, nonce)?;
 	let appropriate = sprint.score(host, nonce, &y)?.is_appropriate(threshold);
 	Ok(Trace { states, y, appropriate })
 }
@@ -129,15 +136,25 @@ pub fn first_false_step(trace: &Trace, claimed: &[Hash]) -> Option<Step> {
 		Some(at) if at < states.len() => {
 			let index = at.checked_sub(1)?;
 			Some(Step::Layer { index: index as u32, state: bytes(states.get(index)?) })
-		},
+		}
 		Some(_) => Some(Step::Output { state: bytes(last) }),
 		None if trace.appropriate => None,
 		None => Some(Step::Output { state: bytes(last) }),
 	}
 }
 
-/// The state before a step, if it is what the Host claims it to be: else it proves nothing about the claim.
-fn before(config: &Config, claim: &Claim<'_>, index: u32, state: &[u8]) -> Result<Vec<i8>, Error> {
+/// The state before a step; none for the first. It must be what the Host claims: else it proves nothing about the claim.
+fn state_before(config: &Config, claim: &Claim<'_>, step: &Step) -> Result<Vec<i8>, Error> {
+	config.validate()?;
+	let layers = config.layers;
+	Error::check_length(claim.hashes.len(), layers as usize + 2)?;
+	let (index, state) = match step {
+		Step::Input => return Ok(Vec::new()),
+		Step::Layer { index, state } if *index < layers => (*index, state),
+		Step::Layer { index, .. } => return Err(Error::Layer(*index)),
+		Step::Output { state } => (layers, state),
+		Step::Order { .. } => return Err(Error::Layer(layers)),
+	};
 	Error::check_length(state.len(), config.state_len(index))?;
 	let claimed = claim.hashes.get(index as usize).ok_or(Error::Layer(index))?;
 	let state = signed(state);
@@ -153,16 +170,7 @@ fn before(config: &Config, claim: &Claim<'_>, index: u32, state: &[u8]) -> Resul
 /// # Errors
 /// Those of [`judge`].
 pub fn check_step(config: &Config, claim: &Claim<'_>, step: &Step) -> Result<(), Error> {
-	config.validate()?;
-	let layers = config.layers;
-	Error::check_length(claim.hashes.len(), layers as usize + 2)?;
-	match step {
-		Step::Input => Ok(()),
-		Step::Layer { index, state } if *index < layers => before(config, claim, *index, state).map(|_| ()),
-		Step::Layer { index, .. } => Err(Error::Layer(*index)),
-		Step::Output { state } => before(config, claim, layers, state).map(|_| ()),
-		Step::Order { .. } => Err(Error::Layer(layers)),
-	}
+	state_before(config, claim, step).map(|_| ())
 }
 
 /// Whether a step of the claim is false. Costs one layer at most.
@@ -173,24 +181,21 @@ pub fn check_step(config: &Config, claim: &Claim<'_>, step: &Step) -> Result<(),
 /// [`Error::Length`] if the claim has not `L + 2` hashes or the state has a wrong length, [`Error::Layer`] if there is
 /// no such layer, [`Error::State`] if the state is not the claimed one: nothing is decided then.
 pub fn judge(config: &Config, seed: &Hash, threshold: u64, claim: &Claim<'_>, step: &Step) -> Result<bool, Error> {
+	let state = state_before(config, claim, step)?;
 	let sprint = Sprint::new(*config, *seed)?;
 	let layers = config.layers;
-	Error::check_length(claim.hashes.len(), layers as usize + 2)?;
-	let hash = |index: u32| claim.hashes.get(index as usize).ok_or(Error::Layer(index));
+	let differs = |after: &[i8], index: u32| -> Result<bool, Error> {
+		let claimed = claim.hashes.get(index as usize).ok_or(Error::Layer(index))?;
+		Ok(state_hash(after) != *claimed)
+	};
 	match step {
-		Step::Input => Ok(state_hash(&sprint.input(claim.host, claim.nonce)) != *hash(0)?),
-		Step::Layer { index, .. } if *index >= layers => Err(Error::Layer(*index)),
-		Step::Layer { index, state } => {
-			let after = sprint.layer(*index, &before(config, claim, *index, state)?)?;
-			Ok(state_hash(&after) != *hash(index.saturating_add(1))?)
-		},
-		Step::Output { state } => {
-			let y = sprint.output(&before(config, claim, layers, state)?)?;
-			if state_hash(&y) != *hash(layers.saturating_add(1))? {
-				return Ok(true);
-			}
-			Ok(!sprint.score(claim.host, claim.nonce, &y)?.is_appropriate(threshold))
-		},
+		Step::Input => differs(&sprint.input(claim.host, claim.nonce), 0),
+		Step::Layer { index, .. } => differs(&sprint.layer(*index, &state)?, index.saturating_add(1)),
+		Step::Output { .. } => {
+			let y = sprint.output(&state)?;
+			let is_false = differs(&y, layers.saturating_add(1))?;
+			Ok(is_false || !sprint.score(claim.host, claim.nonce, &y)?.is_appropriate(threshold))
+		}
 		Step::Order { .. } => Err(Error::Layer(layers)),
 	}
 }

@@ -74,14 +74,8 @@ pub struct Evaluation {
 /// [`Error::Config`] if `config` breaks a bound.
 pub fn evaluate(config: &Config, seed: &Hash, threshold: u64, host: &Hash, nonce: u64) -> Result<Evaluation, Error> {
 	let sprint = Sprint::new(*config, *seed)?;
-	let mut state = sprint.input(host, nonce);
-	let mut states = Vec::with_capacity(config.layers as usize + 1);
-	states.push(state_hash(&state));
-	for layer in 0..config.layers {
-		state = sprint.layer(layer, &state)?;
-		states.push(state_hash(&state));
-	}
-	let y = sprint.output(&state)?;
+	let (states, y) = dispute::states_of(&sprint, host, nonce)?;
+	let states = states.iter().map(|x| state_hash(x)).collect();
 	let z = permute(&y, &sprint.permutation(host, nonce))?;
 	let Score { dot, zz, tt } = Score::new(&z, &sprint.target())?;
 	Ok(Evaluation { states, y, z, dot, zz, tt, appropriate: appropriate(dot, zz, tt, threshold) })
