@@ -14,6 +14,7 @@ use crate::{
 	gateway::auth::ApiKeys,
 	keys::KeyPair,
 	ledger::{queues::Queues, sequences::Sequences},
+	peers::Peers,
 	signing::Gate,
 	sprint::serve::ListServer,
 	store::bundles::Bundles,
@@ -37,7 +38,7 @@ pub struct App {
 	/// The engines.
 	pub engines: Engines,
 	/// Client for other agents.
-	pub http: reqwest::Client,
+	pub peers: Peers,
 	/// Checks signed requests.
 	pub gate: Gate,
 	/// Records on their way.

@@ -8,6 +8,7 @@ use crate::{
 	error::{Error, Result},
 	gateway::auth::parse_account,
 	keys::KeyPair,
+	peers::Reach,
 	sprint::check::PRIVATE_SAMPLES,
 };
 
@@ -74,6 +75,26 @@ impl KeyArgs {
 	}
 }
 
+/// Whom the chain may send this agent to.
+#[derive(Debug, Args)]
+pub struct ReachArgs {
+	/// Connect to other agents also at loopback, link-local and private addresses: for a network on one machine or
+	/// behind one router. On a public one this lets any Host have this agent knock at machines around it.
+	#[arg(long)]
+	pub allow_private_endpoints: bool,
+}
+
+impl ReachArgs {
+	/// The same for the client.
+	pub fn reach(&self) -> Reach {
+		if self.allow_private_endpoints {
+			Reach::Anywhere
+		} else {
+			Reach::Public
+		}
+	}
+}
+
 /// `run`
 #[derive(Debug, Args)]
 pub struct RunArgs {
@@ -95,6 +116,9 @@ pub struct RunArgs {
 	/// File with issued API keys: lines `KEY ACCOUNT`.
 	#[arg(long)]
 	pub api_keys_file: Option<PathBuf>,
+	/// Whom to connect to.
+	#[command(flatten)]
+	pub reach: ReachArgs,
 }
 
 /// `prove`
@@ -182,6 +206,9 @@ pub struct AuditArgs {
 	/// Only this Host: address or hex.
 	#[arg(long)]
 	pub host: Option<String>,
+	/// Whom to connect to.
+	#[command(flatten)]
+	pub reach: ReachArgs,
 	/// Check every position.
 	#[arg(long, conflicts_with = "samples")]
 	pub all: bool,

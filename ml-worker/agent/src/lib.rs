@@ -11,7 +11,8 @@
 //! - [`executor`]: what other transfer agents pass on.
 //! - [`ledger`]: records on their way to the chain, on disk until they took effect.
 //! - [`verifier`]: duties, verdicts, votes.
-//! - [`signing`]: signed HTTP between agents. [`store`]: the data directory. [`server`]: routes.
+//! - [`signing`]: signed HTTP between agents; [`peers`]: the client for it. [`store`]: the data directory.
+//! - [`server`]: routes.
 //! - [`proxy`]: signs requests on a Developer's own machine.
 //!
 //! # Invariants
@@ -31,6 +32,7 @@ pub mod frames;
 pub mod gateway;
 pub mod keys;
 pub mod ledger;
+pub mod peers;
 pub mod proxy;
 pub mod run;
 pub mod server;

@@ -24,6 +24,7 @@ use crate::{
 	gateway::auth::{parse_account, ApiKeys},
 	keys::possession_hash,
 	ledger::{batcher::Batcher, queues::Queues, sequences::Sequences},
+	peers::{Peers, CONNECT_TIMEOUT, IDLE_TIMEOUT},
 	proxy::{self, Proxy},
 	server::{self, Service},
 	signing::Gate,
@@ -48,12 +49,12 @@ const GRACE: Duration = Duration::from_secs(3);
 /// Time between two clean-ups.
 const PRUNE_PERIOD: Duration = Duration::from_secs(60);
 
-/// A client for agents and engines.
+/// A client for addresses that the operator named: engines, and agents on the command line.
 pub fn http_client() -> Result<reqwest::Client> {
 	let builder = reqwest::Client::builder()
-		.connect_timeout(Duration::from_secs(3))
+		.connect_timeout(CONNECT_TIMEOUT)
 		.redirect(reqwest::redirect::Policy::none())
-		.pool_idle_timeout(Duration::from_secs(30));
+		.pool_idle_timeout(IDLE_TIMEOUT);
 	builder.build().map_err(|e| Error::Settings(e.to_string()))
 }
 
@@ -121,8 +122,8 @@ pub async fn run(args: RunArgs) -> Result<()> {
 	let key = args.key.load()?;
 	let data = Arc::new(DataDir::open(&args.data_dir, &key.public())?);
 	let keys = ApiKeys::open(args.api_keys_file.clone())?;
-	let http = http_client()?;
-	let engines = Engines::new(&args.engines, &http);
+	let engines = Engines::new(&args.engines, &http_client()?);
+	let peers = Peers::new(args.reach.reach())?;
 	if args.engines.is_empty() {
 		tracing::warn!("no engine was named: this agent neither races nor executes");
 	}
@@ -136,7 +137,7 @@ pub async fn run(args: RunArgs) -> Result<()> {
 		key: key.clone(),
 		head: head.clone(),
 		engines: engines.clone(),
-		http: http.clone(),
+		peers: peers.clone(),
 		gate: Gate::default(),
 		queues: queues.clone(),
 		sequences: Sequences::open(&data, queues.clone())?,
@@ -154,7 +155,7 @@ pub async fn run(args: RunArgs) -> Result<()> {
 	tasks.spawn(engines.clone().watch());
 	tasks.spawn(race(Driver::new(api.clone(), key.clone(), engines.clone(), data.clone()), head.clone()));
 	let once = || OneShots::new(api.clone(), key.clone());
-	tasks.spawn(audit(Auditor::new(api.clone(), engines, http, once()), head.clone()));
+	tasks.spawn(audit(Auditor::new(api.clone(), engines, peers, once()), head.clone()));
 	tasks.spawn(dispute(Disputer::new(api.clone(), data, once()), head.clone()));
 	let batcher = Batcher::new(api.clone(), key.clone(), queues);
 	tasks.spawn(on_heads("records", head.clone(), batcher, |s, v| Box::pin(async move { s.step(&v).await })));
@@ -289,11 +290,11 @@ pub async fn sprint(command: SprintCommand) -> Result<bool> {
 	let only = args.host.as_ref().map(parse).transpose()?;
 	let node = Arc::new(Node::new(&args.node));
 	let genesis = within("the node", node.genesis()).await?;
-	let http = http_client()?;
+	let peers = Peers::new(args.reach.reach())?;
 	let recompute = match args.engine.as_str() {
 		"reference" => Recompute::Reference,
 		url => {
-			let engines = Engines::new(&[url.to_owned()], &http);
+			let engines = Engines::new(&[url.to_owned()], &http_client()?);
 			engines.check().await;
 			if engines.healthy() == 0 {
 				return Err(Error::Engine(format!("{url} does not answer")));
@@ -302,7 +303,7 @@ pub async fn sprint(command: SprintCommand) -> Result<bool> {
 		},
 	};
 	let choice = if args.all { Choice::All } else { Choice::Sample { private: args.samples } };
-	let audit = Audit { api: Api::new(node, genesis), http, recompute, choice };
+	let audit = Audit { api: Api::new(node, genesis), peers, recompute, choice };
 	let report = audit.run(args.epoch, only.as_ref()).await?;
 	if args.json {
 		println!("{}", serde_json::to_string_pretty(&report).map_err(|e| Error::Settings(e.to_string()))?);

@@ -193,7 +193,8 @@ impl Host {
 			.arg("--data-dir")
 			.arg(self.dir.join("agent"))
 			.arg("--api-keys-file")
-			.arg(self.dir.join("api-keys"));
+			.arg(self.dir.join("api-keys"))
+			.arg("--allow-private-endpoints");
 		self.agent = Some(Process::spawn(&format!("{}'s agent", self.identity.name), command, &self.dir.join("agent.log"), 5)?);
 		Ok(())
 	}

@@ -266,7 +266,7 @@ async fn offer(app: &App, view: &View, executor: &AccountId, ask: &Ask, a: &Atte
 	let parts = Parts { genesis: &app.api.genesis, method: "POST", path, to: executor, body: &body };
 	let headers = parts.sign(&a.ta, &app.key);
 	let asking = async {
-		let request = app.http.post(format!("{endpoint}{path}")).headers(headers).body(body);
+		let request = app.peers.post(&format!("{endpoint}{path}"))?.headers(headers).body(body);
 		let response = request.send().await.map_err(|e| e.to_string())?;
 		let status = response.status();
 		if !status.is_success() {

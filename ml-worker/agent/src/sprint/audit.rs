@@ -28,9 +28,11 @@ use crate::{
 	},
 	engine::Engines,
 	error::Result,
+	peers::Peers,
 	sprint::{
 		case::{Case, Demand, Voice},
-		check::{add_private, doubts, fetch, places, public_sample, Listing, Place, Recompute, Room, Rules, PRIVATE_SAMPLES},
+		check::{add_private, doubts, places, public_sample, Place, Recompute, Rules, PRIVATE_SAMPLES},
+		fetch::{fetch, Listing, Room},
 	},
 };
 
@@ -65,7 +67,7 @@ struct Finished {
 pub struct Auditor {
 	api: Api,
 	engines: Engines,
-	http: reqwest::Client,
+	peers: Peers,
 	once: OneShots,
 	/// For the lists of others.
 	room: Room,
@@ -128,9 +130,9 @@ impl Race<'_> {
 
 impl Auditor {
 	/// Nothing checked yet.
-	pub fn new(api: Api, engines: Engines, http: reqwest::Client, once: OneShots) -> Self {
+	pub fn new(api: Api, engines: Engines, peers: Peers, once: OneShots) -> Self {
 		let (cases, challenged) = Default::default();
-		Self { api, engines, http, once, room: Room::default(), cases, challenged, running: JoinSet::new() }
+		Self { api, engines, peers, once, room: Room::default(), cases, challenged, running: JoinSet::new() }
 	}
 
 	/// Waits for a check to end and takes over what it found; for ever if none runs.
@@ -141,7 +143,7 @@ impl Auditor {
 				tracing::error!("a check of a list failed: {e}");
 				// Which one is not known; to check one twice costs little.
 				self.cases.values_mut().for_each(|case| case.is_busy = false);
-			},
+			}
 			None => std::future::pending().await,
 		}
 	}
@@ -197,29 +199,29 @@ impl Auditor {
 					None => tracing::info!("the list of {host} holds at {sampled} positions"),
 					Some((at, nonce)) => {
 						tracing::warn!("the list of {host} is false: nonce {nonce} at position {at} is not appropriate");
-					},
+					}
 				}
 				case.doubt(doubts);
-			},
+			}
 			Found::Judged { places, doubts } => {
 				case.judged.extend(places.iter().map(|(p, _)| *p));
 				for (at, nonce) in &doubts {
 					tracing::warn!("the list of {host} is false: nonce {nonce} at position {at} is not appropriate");
 				}
 				case.doubt(doubts);
-			},
+			}
 			Found::Unproven(why) => {
 				case.attempts = case.attempts.saturating_add(1);
 				tracing::debug!("the list of {host} is not to be had ({}): {why}", case.attempts);
 				case.why = why;
-			},
+			}
 			Found::Unable { places, why } => {
 				case.spare = if case.is_checked { places } else { Vec::new() };
 				if case.why != why {
 					tracing::warn!("the list of {host} could not be judged: {why}");
 				}
 				case.why = why;
-			},
+			}
 		}
 	}
 
@@ -279,11 +281,11 @@ impl Auditor {
 			return;
 		}
 		case.is_busy = true;
-		let (http, room, endpoint) = (self.http.clone(), self.room.clone(), race.view.endpoint(&host));
+		let (peers, room, endpoint) = (self.peers.clone(), self.room.clone(), race.view.endpoint(&host));
 		let until = Instant::now() + race.left(false);
 		let (commit, epoch, limit) = (commit.clone(), race.sprint.epoch, fetch_limit(race));
 		self.running.spawn(async move {
-			let found = match fetch(&http, endpoint.as_deref(), epoch, &commit, limit, &room).await {
+			let found = match fetch(&peers, endpoint.as_deref(), epoch, &commit, limit, &room).await {
 				Listing::Proven(list) => judge(&recompute, &rules, &commit, &list, sample, until).await,
 				Listing::Another(fault) => Found::Unproven(fault.to_string()),
 				Listing::Silent(why) => Found::Unproven(why),
@@ -375,7 +377,7 @@ async fn judge(
 				all.remove(position);
 			});
 			Found::Checked { sampled: judged.places.len(), doubts: judged.doubts, spare: places(nonces, all) }
-		},
+		}
 		Err(e) => Found::Unable { places: Vec::new(), why: e.to_string() },
 	}
 }

@@ -1,49 +1,38 @@
-//! Fetches a Host's list and recomputes nonces of it. What follows from that is decided elsewhere: [`super::audit`]
-//! for the agent, [`super::report`] for a person.
+//! Recomputes nonces of a Host's list. What follows from that is decided elsewhere: [`super::audit`] for the agent,
+//! [`super::report`] for a person. Where the list comes from: [`super::fetch`].
 //!
 //! # Words
-//! - *proven* list: it hashes to the committed root, so every position of it is what the Host committed to.
 //! - *rules*: what decides whether a nonce is appropriate: network, seed, threshold.
 //! - *doubt*: a position of a proven list, or of a posted opening, whose nonce is not appropriate by the reference.
 //!
 //! Invariants
 //! 1. Nothing is a doubt that the reference has not confirmed: a deposit hangs on it, and engines are other programs.
-//! 2. A list that is not proven says nothing about single positions: it may be bait.
-//! 3. No engine, however busy or broken, keeps an agent from looking at a list in time: the reference looks at some of
+//! 2. No engine, however busy or broken, keeps an agent from looking at a list in time: the reference looks at some of
 //!    it instead.
 
 use std::{
 	collections::BTreeSet,
-	sync::Arc,
 	time::{Duration, Instant},
 };
 
 use futures::{StreamExt, TryStreamExt};
-use pacer_sprint::{positions, sample::SAMPLES, trace, Preset, Trace, TreeError};
+use pacer_sprint::{positions, sample::SAMPLES, trace, Preset, Trace};
 use pacer_types::{
 	views::{CommitView, SprintView},
-	AccountId, EpochIndex,
+	AccountId,
 };
 use rand::{seq::SliceRandom, Rng};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
 	engine::{Engines, RaceStart},
 	error::{Error, Result},
-	sprint::serve::PAGE,
-	wire::{read_limited, to_hex},
+	wire::to_hex,
 };
 
 /// Bytes of the salt that belongs to the sample: two VRF outputs.
 pub const SALT_BYTES: usize = 64;
 /// Positions of the agent's own choosing.
 pub const PRIVATE_SAMPLES: usize = 16;
-/// Longest list that is fetched: 128 MiB.
-const MAX_LIST: u32 = 1 << 24;
-/// Nonces of lists that are held at a time, 256 MiB: one Host alone cannot fill it.
-const MAX_HELD: usize = 2 * MAX_LIST as usize;
-/// How long a page may take.
-const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Nonces in one question to an engine: a short piece of work, so that requests do not wait for it.
 const MAX_QUESTION: usize = 256;
 /// How long an engine may take for a question when no time presses.
@@ -144,12 +133,12 @@ impl Recompute {
 				if !tried.is_empty() {
 					return Err(why);
 				}
-			},
+			}
 			Recompute::WhenIdle(engines) if engines.healthy() > 0 => {
 				let lease = engines.lease_idle().ok_or_else(|| Error::engine("all are busy"))?;
 				return lease.engine().race_verify(&race, nonces, limit).await;
-			},
-			Recompute::WhenIdle(_) => {},
+			}
+			Recompute::WhenIdle(_) => {}
 		}
 		match rules.preset {
 			Preset::Dev => by_reference(rules, host, nonces).await,
@@ -197,7 +186,7 @@ pub async fn doubts(recompute: &Recompute, rules: &Rules, host: &AccountId, plac
 			let chosen = in_place_of_engines(rules.preset, places);
 			tracing::warn!("{} of {} nonces of {host} are left to the reference: {why}", chosen.len(), places.len());
 			looked_at(rules, host, &chosen, until).await
-		},
+		}
 		Err(why) => Err(why),
 	}
 }
@@ -248,138 +237,6 @@ async fn looked_at(rules: &Rules, host: &AccountId, chosen: &[Place], until: Ins
 	Ok(Judged { places, doubts })
 }
 
-/// How many nonces of other Hosts' lists are held in memory, over all lists.
-#[derive(Clone, Debug)]
-pub struct Room(Arc<Semaphore>);
-
-impl Room {
-	fn new(nonces: usize) -> Self {
-		Self(Arc::new(Semaphore::new(nonces)))
-	}
-}
-
-impl Default for Room {
-	fn default() -> Self {
-		Self::new(MAX_HELD)
-	}
-}
-
-/// A list, and the room it takes.
-#[derive(Debug)]
-pub struct List {
-	nonces: Vec<u64>,
-	_held: Option<OwnedSemaphorePermit>,
-}
-
-impl std::ops::Deref for List {
-	type Target = [u64];
-
-	fn deref(&self) -> &[u64] {
-		&self.nonces
-	}
-}
-
-/// What came of asking for a list.
-#[derive(Debug)]
-pub enum Listing {
-	/// It hashes to the committed root.
-	Proven(List),
-	/// A list came that is not the committed one.
-	Another(Fault),
-	/// No whole list came, and why.
-	Silent(String),
-	/// It came, but other lists leave no room for it now. Nothing to hold against its Host.
-	NoRoom,
-}
-
-/// Why a list is not the committed one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
-	/// Its length.
-	#[error("it serves {served} nonces and claims {claimed}")]
-	Length {
-		/// Nonces that came.
-		served: usize,
-		/// Nonces in the commitment.
-		claimed: u32,
-	},
-	/// It has no range tree: its nonces are not strictly ascending.
-	#[error("its list breaks the rules: {0}")]
-	Order(TreeError),
-	/// It hashes to something else.
-	#[error("its list has another root than its commitment")]
-	Root,
-}
-
-/// Fetches the list behind a commitment from the agent at `endpoint`, within `limit`, into `room`.
-pub async fn fetch(
-	http: &reqwest::Client,
-	endpoint: Option<&str>,
-	epoch: EpochIndex,
-	commit: &CommitView,
-	limit: Duration,
-	room: &Room,
-) -> Listing {
-	if commit.count > MAX_LIST {
-		return Listing::Silent(format!("{} nonces are too many to fetch", commit.count));
-	}
-	let Some(endpoint) = endpoint else { return Listing::Silent("it has no usable address".into()) };
-	let list = match pages(http, endpoint, epoch, commit.count, limit, room).await {
-		Ok(Some(list)) => list,
-		Ok(None) => return Listing::NoRoom,
-		Err(why) => return Listing::Silent(why),
-	};
-	if list.len() != commit.count as usize {
-		return Listing::Another(Fault::Length { served: list.len(), claimed: commit.count });
-	}
-	let hashed = tokio::task::spawn_blocking(move || (pacer_sprint::tree::root_of(&list), list)).await;
-	match hashed {
-		Ok((Ok(root), list)) if root == commit.root.0 => Listing::Proven(list),
-		Ok((Ok(_), _)) => Listing::Another(Fault::Root),
-		Ok((Err(e), _)) => Listing::Another(Fault::Order(e)),
-		Err(e) => Listing::Silent(format!("its list could not be hashed: {e}")),
-	}
-}
-
-/// What the agent serves, `None` if there is no room for it. Room is taken as pages come, not as they are claimed: a
-/// Host that claims much and serves slowly takes none from others. Who finds none gives up what it has, so of several
-/// lists that do not fit together one is finished.
-async fn pages(
-	http: &reqwest::Client,
-	endpoint: &str,
-	epoch: EpochIndex,
-	count: u32,
-	limit: Duration,
-	room: &Room,
-) -> Result<Option<List>, String> {
-	let until = Instant::now() + limit;
-	let (mut nonces, mut held): (Vec<u64>, Option<OwnedSemaphorePermit>) = Default::default();
-	loop {
-		let left = until.saturating_duration_since(Instant::now()).min(PAGE_TIMEOUT);
-		if left.is_zero() {
-			return Err("it serves too slowly".into());
-		}
-		let url = format!("{endpoint}/pacer/nonces?epoch={epoch}&from={}", nonces.len());
-		let response = http.get(url).timeout(left).send().await.map_err(|e| e.to_string())?;
-		let response = response.error_for_status().map_err(|e| e.to_string())?;
-		let bytes = read_limited(response, 8 * PAGE).await?;
-		let (words, rest) = bytes.as_chunks::<8>();
-		if !rest.is_empty() {
-			return Err("a page ends within a nonce".into());
-		}
-		let Ok(more) = room.0.clone().try_acquire_many_owned(words.len() as u32) else { return Ok(None) };
-		match held.as_mut() {
-			Some(held) => held.merge(more),
-			None => held = Some(more),
-		}
-		nonces.extend(words.iter().map(|w| u64::from_le_bytes(*w)));
-		// One more than claimed is enough to see that the claim is wrong.
-		if words.is_empty() || nonces.len() >= count as usize {
-			return Ok(Some(List { nonces, _held: held }));
-		}
-	}
-}
-
 /// The positions of a commitment that everyone checks, ascending; `None` until the chain named them.
 pub fn public_sample(sprint: &SprintView, commit: &CommitView) -> Option<Vec<u32>> {
 	let audit = sprint.audit.filter(|_| sprint.salt.len() >= SALT_BYTES)?;
@@ -408,8 +265,6 @@ pub fn places(nonces: &[u64], positions: impl IntoIterator<Item = u32>) -> Vec<P
 #[cfg(test)]
 mod tests {
 	use super::*;
-	use crate::testing::serve_list;
-	use pacer_types::Hash;
 
 	#[test]
 	fn reference_should_be_left_all_of_a_small_network_and_a_few_of_a_large_one() {
@@ -418,23 +273,6 @@ mod tests {
 		assert!(sorted.into_iter().eq(places.iter().copied()));
 		let few = in_place_of_engines(Preset::Whitepaper, &places);
 		assert!(few.len() == FEW && few.iter().all(|place| places.contains(place)));
-	}
-
-	#[tokio::test]
-	async fn list_should_wait_for_room_and_be_had_when_another_is_dropped() {
-		let (http, room) = (reqwest::Client::new(), Room::new(100));
-		let nonces: Vec<u64> = (0..60).collect();
-		let root = Hash::from(pacer_sprint::tree::root_of(&nonces).unwrap());
-		let commit = CommitView { host: [2; 32].into(), count: 60, root, struck: false };
-		let url = serve_list(nonces).await;
-		let get = || fetch(&http, Some(&url), 5, &commit, Duration::from_secs(10), &room);
-		let first = get().await;
-		assert!(matches!(&first, Listing::Proven(list) if list.len() == 60));
-		assert!(matches!(get().await, Listing::NoRoom));
-		assert_eq!(room.0.available_permits(), 40, "what did not fit was given back");
-		drop(first);
-		assert!(matches!(get().await, Listing::Proven(_)));
-		assert_eq!(room.0.available_permits(), 100);
 	}
 
 	#[test]

@@ -3,7 +3,7 @@
 //! - [`list`]: the nonces found, on disk.
 //! - [`driver`]: starts engines, collects nonces, commits.
 //! - [`serve`]: hands out the own list once commits are closed.
-//! - [`check`]: fetches a list and recomputes nonces of it.
+//! - [`fetch`]: fetches a list; [`check`]: recomputes nonces of it.
 //! - [`audit`]: checks the lists of others, demands what is withheld, challenges what is wrong; [`case`] decides when.
 //! - [`dispute`]: answers challenges, refutes answers, posts what is demanded.
 //! - [`report`]: the same checks for a person.
@@ -13,6 +13,7 @@ pub mod case;
 pub mod check;
 pub mod dispute;
 pub mod driver;
+pub mod fetch;
 pub mod list;
 pub mod report;
 pub mod serve;

@@ -18,7 +18,11 @@ use serde::Serialize;
 use crate::{
 	chain::Api,
 	error::{Error, Result},
-	sprint::check::{add_private, fetch, places, public_sample, Fault, Listing, Place, Recompute, Room, Rules, QUESTION_LIMIT},
+	peers::Peers,
+	sprint::{
+		check::{add_private, places, public_sample, Place, Recompute, Rules, QUESTION_LIMIT},
+		fetch::{fetch, Fault, Listing, Room},
+	},
 	wire::to_hex,
 };
 
@@ -46,7 +50,7 @@ pub struct Audit {
 	/// The chain.
 	pub api: Api,
 	/// Client for agents.
-	pub http: reqwest::Client,
+	pub peers: Peers,
 	/// Who recomputes nonces.
 	pub recompute: Recompute,
 	/// Which positions.
@@ -163,14 +167,14 @@ impl Audit {
 	) -> Result<Line> {
 		let endpoint = hosts.iter().find(|h| h.account == commit.host).and_then(|h| String::from_utf8(h.endpoint.clone()).ok());
 		let endpoint = endpoint.as_deref().map(|url| url.trim_end_matches('/'));
-		let listing = fetch(&self.http, endpoint, sprint.epoch, commit, FETCH_LIMIT, room).await;
+		let listing = fetch(&self.peers, endpoint, sprint.epoch, commit, FETCH_LIMIT, room).await;
 		let posted = || sprint.demands.iter().find(|d| d.subject == commit.host).map(|d| d.posted.clone()).unwrap_or_default();
 		let (chosen, ascending, why) = match &listing {
 			Listing::Proven(nonces) => (places(nonces, self.positions(sprint, commit)), Some(true), None),
 			Listing::Another(fault) => {
 				let is_ascending = !matches!(fault, Fault::Order(TreeError::Order(_)));
 				(posted(), Some(is_ascending), Some(fault.to_string()))
-			},
+			}
 			Listing::Silent(why) => (posted(), None, Some(why.clone())),
 			// Two at a time have room; should that change, an error is better than a verdict.
 			Listing::NoRoom => return Err(Error::Settings("there is no room for more lists".into())),
@@ -207,7 +211,7 @@ impl Audit {
 				let mut chosen = public_sample(sprint, commit).unwrap_or_default().into_iter().collect();
 				add_private(&mut chosen, commit.count, private);
 				chosen
-			},
+			}
 		}
 	}
 

@@ -103,7 +103,7 @@ async fn fetch(app: &App, view: &View, inference: &InferenceView) -> Result<Bund
 	let endpoint = view.endpoint(executor).ok_or("it has no usable address")?;
 	let path = format!("/pacer/inference/{}", hex::encode(inference.id));
 	let parts = Parts { genesis: &app.api.genesis, method: "GET", path: &path, to: executor, body: &[] };
-	let request = app.http.get(format!("{endpoint}{path}")).headers(parts.sign(me, &app.key)).timeout(FETCH_TIMEOUT);
+	let request = app.peers.get(&format!("{endpoint}{path}"))?.headers(parts.sign(me, &app.key)).timeout(FETCH_TIMEOUT);
 	let response = request.send().await.map_err(|e| e.to_string())?;
 	let response = response.error_for_status().map_err(|e| e.to_string())?;
 	read_json(response, MAX_BUNDLE_BYTES).await

@@ -15,6 +15,7 @@ use pacer_types::{
 use crate::{
 	chain::once::OneShots,
 	engine::Engines,
+	peers::{Peers, Reach},
 	run::http_client,
 	sprint::{audit::Auditor, check::Rules, dispute::Disputer},
 	store::DataDir,
@@ -61,7 +62,7 @@ impl World {
 
 	fn auditor(&self, engines: &Engines) -> Auditor {
 		let once = OneShots::new(self.chain.api(), self.chain.key(0));
-		Auditor::new(self.chain.api(), engines.clone(), http_client().unwrap(), once)
+		Auditor::new(self.chain.api(), engines.clone(), Peers::new(Reach::Anywhere).unwrap(), once)
 	}
 
 	/// Steps until nothing is being checked.

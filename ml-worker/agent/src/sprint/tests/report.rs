@@ -2,7 +2,7 @@
 
 use super::{with_fake, World, RACE};
 use crate::{
-	run::http_client,
+	peers::{Peers, Reach},
 	sprint::{
 		check::Recompute,
 		report::{Audit, Choice, Verdict},
@@ -22,8 +22,8 @@ async fn report_should_name_what_is_wrong_with_each_list() {
 	world.serve(2, &lying).await;
 	let mut hashes = world.trace(2, fake).hashes();
 	let audit = |choice| {
-		let (api, http) = (world.chain.api(), http_client().unwrap());
-		Audit { api, http, recompute: Recompute::Reference, choice }
+		let (api, peers) = (world.chain.api(), Peers::new(Reach::Anywhere).unwrap());
+		Audit { api, peers, recompute: Recompute::Reference, choice }
 	};
 	let report = audit(Choice::Sample { private: 4 }).run(RACE, None).await.unwrap();
 	let verdicts: Vec<Verdict> = report.hosts.iter().map(|line| line.verdict).collect();
