@@ -13,7 +13,7 @@ use sp_crypto_hashing::blake2_256;
 use crate::{
 	chain::Chain,
 	host::{dev_pair, Host, Identity, Ports, Shared},
-	spec::{self, Genesis},
+	spec::{self, Genesis, RaceRules},
 };
 
 /// Names of the Hosts at genesis, in the order of the preset.
@@ -58,6 +58,14 @@ impl Network {
 	/// # Errors
 	/// If a process ends or does not answer.
 	pub async fn start(options: &Options) -> anyhow::Result<Self> {
+		Self::start_with(options, RaceRules::default()).await
+	}
+
+	/// The same, where races have other rules than the preset's.
+	///
+	/// # Errors
+	/// If a process ends or does not answer.
+	pub async fn start_with(options: &Options, race: RaceRules) -> anyhow::Result<Self> {
 		std::fs::create_dir_all(&options.dir)?;
 		let binaries = crate::binaries()?;
 		let model_name = "pacer-demo".to_string();
@@ -68,6 +76,7 @@ impl Network {
 			endpoints: ports.iter().map(|p| format!("http://127.0.0.1:{}", p.agent)).collect(),
 			model: model_name.clone(),
 			weights_hash: if options.workers { weights_hash(&binaries.join("pacer-engine"), &options.model)? } else { [0; 32] },
+			race,
 		};
 		let spec = options.dir.join("spec.json");
 		spec::write(&binaries.join("pacer-node"), &genesis, &spec)?;

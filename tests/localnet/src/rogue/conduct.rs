@@ -40,12 +40,23 @@ pub struct Claim {
 	pub tree: Forged,
 	/// What it serves.
 	pub served: Vec<u64>,
+	/// Positions that the rogue knows to be invented, where it knows them.
+	pub fakes: BTreeSet<u32>,
 }
 
 impl Claim {
 	/// A list that is served as it is committed.
 	pub fn of(nonces: Vec<u64>) -> Self {
-		Self { tree: Forged::build(nonces.iter().copied().map(Some).collect()), served: nonces }
+		Self { tree: Forged::build(nonces.iter().copied().map(Some).collect()), served: nonces, fakes: BTreeSet::new() }
+	}
+
+	/// A list of found nonces with invented ones among them, in order.
+	pub fn mixed(found: Vec<u64>, invented: &[u64]) -> Self {
+		let mut nonces = [&found, invented].concat();
+		nonces.sort_unstable();
+		nonces.dedup();
+		let fakes = nonces.iter().zip(0u32..).filter(|(nonce, _)| invented.contains(nonce)).map(|(_, at)| at).collect();
+		Self { fakes, ..Self::of(nonces) }
 	}
 
 	/// The commitment to it.
@@ -122,5 +133,18 @@ impl Repeats {
 			*last = slot;
 		}
 		due
+	}
+}
+
+#[cfg(test)]
+mod tests {
+	use super::*;
+
+	#[test]
+	fn claim_should_know_its_fakes_when_they_stand_among_found_nonces() {
+		let claim = Claim::mixed(vec![2, 5, 9, 30], &[6, 31, 5]);
+		assert_eq!(claim.served, [2, 5, 6, 9, 30, 31]);
+		assert_eq!(claim.fakes, BTreeSet::from([1, 2, 5]));
+		assert!((0..6).all(|position| claim.tree.open(position).is_some()), "it is a proper list");
 	}
 }

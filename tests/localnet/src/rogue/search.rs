@@ -1,8 +1,11 @@
 //! Nonces by the reference: those a Host may claim, and those it may not.
 
 use anyhow::Context;
-use pacer_sprint::{trace, Config, Preset, Trace};
+use pacer_sprint::{trace, Config, Preset, Sprint, Trace};
 use pacer_types::views::SprintView;
+
+/// Nonces that are evaluated together: rows of weights are derived once for all of them.
+const BATCH: u64 = 32;
 
 /// What decides whether a nonce is appropriate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,23 +35,25 @@ impl RaceOf {
 	/// # Errors
 	/// If the shape is none.
 	pub fn trace(&self, host: &[u8; 32], nonce: u64) -> anyhow::Result<Trace> {
-		trace(&self.config, &self.seed, self.threshold, host, nonce).map_err(|e| anyhow::anyhow!("{e:?}"))
-	}
-
-	fn is_appropriate(&self, host: &[u8; 32], nonce: u64) -> anyhow::Result<bool> {
-		pacer_sprint::is_appropriate(&self.config, &self.seed, self.threshold, host, nonce).map_err(|e| anyhow::anyhow!("{e:?}"))
+		Ok(trace(&self.config, &self.seed, self.threshold, host, nonce)?)
 	}
 
 	/// The first `n` nonces from `from` on that are appropriate, or that are not.
 	fn first(&self, host: &[u8; 32], from: u64, n: usize, wanted: bool) -> anyhow::Result<Vec<u64>> {
+		let (sprint, mut from) = (Sprint::new(self.config, self.seed)?, from);
 		let mut found = Vec::with_capacity(n);
-		let mut nonce = from;
 		while found.len() < n {
-			if self.is_appropriate(host, nonce)? == wanted {
-				found.push(nonce);
+			let end = from.checked_add(BATCH).context("no nonces left")?;
+			let nonces: Vec<u64> = (from..end).collect();
+			let outputs = sprint.outputs_of_many(host, &nonces)?;
+			for (nonce, y) in nonces.iter().zip(outputs.chunks_exact(self.config.outputs as usize)) {
+				if sprint.score(host, *nonce, y)?.is_appropriate(self.threshold) == wanted {
+					found.push(*nonce);
+				}
 			}
-			nonce = nonce.checked_add(1).context("no nonces left")?;
+			from = end;
 		}
+		found.truncate(n);
 		Ok(found)
 	}
 
