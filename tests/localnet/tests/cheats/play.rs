@@ -87,20 +87,26 @@ pub struct Stage<'a> {
 	pub last_challenge: Slot,
 	/// What the node said to the commit after the window.
 	pub late_commit: Option<Said>,
+	/// What it said to a Host that challenged itself.
+	pub self_dispute: Option<Said>,
 	repeats: Repeats,
 	/// Challenges that were seen on chain: who, and whom.
 	challenged: BTreeSet<(AccountId, AccountId)>,
 }
 
 /// One best block, as the play sees it.
-struct Scene {
-	clock: ClockView,
-	view: SprintView,
-	rules: Option<RaceOf>,
+pub struct Scene {
+	/// Where the chain is.
+	pub clock: ClockView,
+	/// The race.
+	pub view: SprintView,
+	/// What decides about its nonces, once there is a seed.
+	pub rules: Option<RaceOf>,
 }
 
 impl Scene {
-	fn slot(&self) -> Slot {
+	/// Slot of the block.
+	pub fn slot(&self) -> Slot {
 		self.clock.now.slot
 	}
 
@@ -128,6 +134,7 @@ impl<'a> Stage<'a> {
 			honest,
 			last_challenge: 0,
 			late_commit: None,
+			self_dispute: None,
 			repeats: Repeats::default(),
 			challenged: BTreeSet::new(),
 		}
@@ -142,11 +149,10 @@ impl<'a> Stage<'a> {
 		while let Some(head) = heads.next().await {
 			let height = number_of(&head?)?;
 			first.get_or_insert(height);
-			let (clock, view) = (self.chain.clock().await?, self.chain.sprint(self.race).await?);
-			let rules = RaceOf::of(&view);
-			let scene = Scene { clock, view, rules };
+			let scene = self.look().await?;
 			if scene.clock.now.epoch > self.race || (scene.clock.now.epoch == self.race && scene.phase() == Phase::Switch) {
-				return Ok((first.unwrap_or(height), height));
+				// What was looked at may be a block ahead of this report.
+				return Ok((first.unwrap_or(height), height + 1));
 			}
 			if scene.clock.now.epoch < self.race {
 				continue;
@@ -162,6 +168,18 @@ impl<'a> Stage<'a> {
 			self.act(&scene).await?;
 		}
 		anyhow::bail!("the node ended its reports")
+	}
+
+	/// The race as of the best block.
+	pub async fn look(&self) -> anyhow::Result<Scene> {
+		let (clock, view) = (self.chain.clock().await?, self.chain.sprint(self.race).await?);
+		let rules = RaceOf::of(&view);
+		Ok(Scene { clock, view, rules })
+	}
+
+	/// Whether it is time that `who` says `what` (again); notes that it is said.
+	pub fn is_due(&mut self, who: &AccountId, what: String, scene: &Scene) -> bool {
+		self.repeats.is_due(who, what, scene.slot())
 	}
 
 	async fn act(&mut self, scene: &Scene) -> anyhow::Result<()> {
@@ -258,7 +276,7 @@ impl<'a> Stage<'a> {
 	}
 
 	/// Answers what is asked of the rogues, each in its way.
-	async fn answer(&mut self, scene: &Scene) -> anyhow::Result<()> {
+	pub async fn answer(&mut self, scene: &Scene) -> anyhow::Result<()> {
 		let Some(rules) = scene.rules else { return Ok(()) };
 		for i in 0..self.actors.len() {
 			let rogue = self.actors[i].rogue.clone();
@@ -295,8 +313,12 @@ impl<'a> Stage<'a> {
 		let Some(rules) = scene.rules.filter(|_| scene.view.audit.is_some()) else { return Ok(()) };
 		let (shield, slanderer, liar) =
 			(self.doubters.shield.clone(), self.doubters.slanderer.clone(), self.doubters.liar.clone());
-		if let Some((account, position)) = self.shielded(&rules)? {
-			self.challenge(&shield, scene, &account, position).await?;
+		if let Some((accomplice, position)) = self.shielded() {
+			self.challenge(&shield, scene, &accomplice.account(), position).await?;
+			if self.self_dispute.is_none() {
+				let call = DutyCall::Challenge { race: self.race, subject: accomplice.account(), position };
+				self.self_dispute = Some(accomplice.say(self.chain, &scene.clock.now, call).await?);
+			}
 		}
 		let (first, second) = (self.honest[0].1.clone(), self.honest[1].1.clone());
 		self.challenge(&slanderer, scene, &first, 0).await?;
@@ -320,15 +342,10 @@ impl<'a> Stage<'a> {
 	}
 
 	/// The accomplice that is to be shielded, and where its fake is.
-	fn shielded(&self, rules: &RaceOf) -> anyhow::Result<Option<(AccountId, u32)>> {
-		let Some(actor) = self.actors.iter().find(|actor| actor.rogue.name() == "Shielded") else { return Ok(None) };
-		let Some(claim) = &actor.claim else { return Ok(None) };
-		for (position, nonce) in claim.served.iter().enumerate() {
-			if !rules.trace(&actor.rogue.raw(), *nonce)?.appropriate {
-				return Ok(Some((actor.rogue.account(), position as u32)));
-			}
-		}
-		Ok(None)
+	fn shielded(&self) -> Option<(Rogue, u32)> {
+		let actor = self.actors.iter().find(|actor| actor.rogue.name() == "Shielded")?;
+		let position = actor.claim.as_ref()?.fakes.first()?;
+		Some((actor.rogue.clone(), *position))
 	}
 
 	/// Challenges a position, unless it was done or it is too late.
