@@ -95,7 +95,7 @@ pub fn check_exact(args: &CheckArgs) -> anyhow::Result<()> {
     let device = device::open(args.device, args.threads).map_err(anyhow::Error::msg)?;
     let _no_grad = tch::no_grad_guard();
     let threads = tch::get_num_threads().max(1) as usize;
-    let path = path::choose(args.path, device)?;
+    let path = path::choose(args.path, device)?.path;
     let store = Arc::new(WeightStore::derive(args.preset.config(), args.seed, Form::Expanded, threads, &|| {})?);
     let network = Rc::new(Network::new(store, device, Kernels::of(device), path, &|| {})?);
 

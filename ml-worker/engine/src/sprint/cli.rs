@@ -119,7 +119,7 @@ pub fn vectors(args: VectorsArgs) -> anyhow::Result<()> {
         let _no_grad = tch::no_grad_guard();
         let threads = tch::get_num_threads().max(1) as usize;
         let store = Arc::new(WeightStore::derive(config, args.seed, Form::Packed, threads, &|| {})?);
-        let path = path::choose(args.path, device)?;
+        let path = path::choose(args.path, device)?.path;
         let network = Network::new(store, device, Kernels::of(device), path, &|| {})?;
         evaluate_all(Rc::new(network), args.host, threshold, args.nonces.clone())?
     };

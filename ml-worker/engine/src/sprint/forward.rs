@@ -16,6 +16,7 @@ use super::{
     path::{self, Path},
     torch_kernels,
     weights::{Form, Group},
+    workspace::{take, Workspace},
 };
 
 type Result<T> = std::result::Result<T, SprintError>;
@@ -27,26 +28,20 @@ const O: usize = 2;
 const GATE_UP: usize = 3;
 const DOWN: usize = 4;
 
-/// Stages of a layer on the host: k with v, q, attention, o, gate, up, down. A device does a layer in one.
+/// Stages of a layer on the host: k with v, q, attention, o, gate, up, down. A device does a layer in one. The output,
+/// which is the layer after the last, is one stage everywhere.
 pub(super) const HOST_STAGES: usize = 7;
 const MIX: usize = 2;
 
-/// Accumulators that a product fills before they are folded: they should still be in the second-level cache then.
-const BLOCK_BYTES: usize = 1 << 20;
+/// Accumulators that a product fills before they are folded. Measured with `bench` on two cores with 1 MiB of second-level
+/// cache each: blocks that fit there are folded faster, but more calls of the product cost more than that saves. 0.25 MiB
+/// 0.85 of bare products, 1 MiB 0.88, 4 MiB 0.91.
+const BLOCK_BYTES: usize = 4 << 20;
 /// Rows and columns below which a block is slow whatever the cache says.
 const MIN_BLOCK_ROWS: usize = 512;
-const MIN_BLOCK_COLUMNS: usize = 256;
-
-/// Buffers of a pass on a CPU, handed from pass to pass: fresh memory costs more than the loops that fill it.
-#[derive(Default)]
-pub struct Workspace {
-    accumulators: Vec<i32>,
-    expanded: Vec<u8>,
-    q: Vec<i8>,
-    kv: Vec<i8>,
-    mixed: Vec<i8>,
-    gated: Vec<i8>,
-}
+const MIN_BLOCK_COLUMNS: usize = 512;
+/// A part's columns are a multiple of this, so that a slow device's can be short.
+const PART_COLUMNS: usize = 256;
 
 /// Activations of a batch, where its kernels want them.
 pub(super) enum Activations {
@@ -68,11 +63,18 @@ impl Activations {
         })
     }
 
-    /// All rows, one after the other.
-    pub fn rows(&self) -> Result<Vec<i8>> {
+    /// States of some nonces of a batch, one after the other.
+    pub fn states(&self, width: usize, batch: usize, nonces: &[usize]) -> Result<Vec<i8>> {
+        let rows_of = |rows: usize| nonces.iter().flat_map(move |nonce| (*nonce..rows).step_by(batch));
         match self {
-            Activations::Host(rows) => Ok(rows.clone()),
-            Activations::Torch(rows) => to_host(rows),
+            Activations::Host(x) => {
+                let row = |row: usize| &x[row * width..(row + 1) * width];
+                Ok(rows_of(x.len() / width).flat_map(row).copied().collect())
+            }
+            Activations::Torch(x) => {
+                let rows: Vec<i64> = rows_of(x.size()[0] as usize).map(|row| row as i64).collect();
+                to_host(&x.f_index_select(0, &Tensor::f_from_slice(&rows)?.f_to(x.device())?)?)
+            }
         }
     }
 }
@@ -83,12 +85,10 @@ fn to_host(x: &Tensor) -> Result<Vec<i8>> {
     Ok(rows)
 }
 
-/// The first `length` elements, enlarging the buffer if need be.
-fn take<T: Clone + Default>(buffer: &mut Vec<T>, length: usize) -> &mut [T] {
-    if buffer.len() < length {
-        buffer.resize(length, T::default());
-    }
-    &mut buffer[..length]
+/// Rows and columns of the blocks of a product: at least one row.
+pub(super) fn block_shape(rows: usize, outputs: usize) -> (usize, usize) {
+    let rows = (BLOCK_BYTES / (4 * outputs.max(1))).max(MIN_BLOCK_ROWS).min(rows).max(1);
+    (rows, (BLOCK_BYTES / (4 * rows)).max(MIN_BLOCK_COLUMNS))
 }
 
 /// floor(log2 K) / 2.
@@ -116,6 +116,9 @@ pub(super) fn inner_products(config: &Config) -> Vec<(usize, usize, usize)> {
 /// none.
 fn host_product(network: &Network, layer: usize, stage: usize) -> Option<(usize, Range<usize>, usize)> {
     let config = network.config();
+    if layer == config.layers as usize {
+        return (stage == 0).then_some((0, 0..config.outputs as usize, 1));
+    }
     let [d, a, f] = [config.width, config.attention_width(), config.ffn].map(|n| n as usize);
     let shape = attention(network, layer, 1);
     let queries = shape.positions - shape.first_query().min(shape.positions);
@@ -131,17 +134,30 @@ fn host_product(network: &Network, layer: usize, stage: usize) -> Option<(usize,
     }
 }
 
-/// Into how many parts a stage on the host is cut so that each has at most about `most_macs` multiply-adds.
-pub(super) fn parts(network: &Network, layer: usize, stage: usize, batch: usize, most_macs: u64) -> usize {
-    let Some((_, outputs, _)) = host_product(network, layer, stage) else { return 1 };
-    outputs.len().div_ceil(part_columns(network, layer, stage, batch, most_macs)).max(1)
+/// Stages of a layer.
+pub(super) fn stages(network: &Network, layer: usize) -> usize {
+    match network.kernels() {
+        Kernels::Host if layer < network.config().layers as usize => HOST_STAGES,
+        _ => 1,
+    }
+}
+
+/// Into how many parts a stage is cut so that each has at most about `most_macs` multiply-adds; a device's is whole.
+pub(super) fn parts(network: &Network, part: Part, batch: usize) -> usize {
+    let Part { layer, stage, most_macs, .. } = part;
+    match (network.kernels(), host_product(network, layer, stage)) {
+        (Kernels::Host, Some((_, outputs, _))) => {
+            outputs.len().div_ceil(part_columns(network, layer, stage, batch, most_macs)).max(1)
+        }
+        _ => 1,
+    }
 }
 
 fn part_columns(network: &Network, layer: usize, stage: usize, batch: usize, most_macs: u64) -> usize {
     let Some((group, _, positions)) = host_product(network, layer, stage) else { return 1 };
     let inner = network.group_shape(layer, group).map_or(1, |(_, columns)| columns);
     let column_macs = (batch * positions * inner).max(1);
-    (most_macs as usize / column_macs / MIN_BLOCK_COLUMNS).max(1) * MIN_BLOCK_COLUMNS
+    (most_macs as usize / column_macs / PART_COLUMNS).max(1) * PART_COLUMNS
 }
 
 /// Which part of which stage of a layer, cut by how much work.
@@ -155,7 +171,7 @@ pub(super) struct Part {
 
 impl Part {
     /// Group, outputs and positions of the part's product.
-    fn product(&self, network: &Network, batch: usize) -> Option<(usize, Range<usize>, usize)> {
+    pub fn product(&self, network: &Network, batch: usize) -> Option<(usize, Range<usize>, usize)> {
         let (group, all, positions) = host_product(network, self.layer, self.stage)?;
         let columns = part_columns(network, self.layer, self.stage, batch, self.most_macs);
         let start = (all.start + self.part * columns).min(all.end);
@@ -170,23 +186,25 @@ pub(super) fn needed_macs(network: &Network, part: Part, batch: usize, nonces: u
     let macs = |(group, outputs, positions): (usize, Range<usize>, usize)| -> Result<u64> {
         Ok((nonces * positions * outputs.len() * inner(group)?) as u64)
     };
-    if part.layer == network.config().layers as usize {
-        return macs((0, 0..network.config().outputs as usize, 1));
-    }
     match network.kernels() {
         Kernels::Host => part.product(network, batch).map_or(Ok(0), macs),
         Kernels::Torch => (0..HOST_STAGES).filter_map(|stage| host_product(network, part.layer, stage)).map(macs).sum(),
     }
 }
 
-/// Takes a batch through a part of a stage on the host, through a layer on a device.
+/// Takes a batch through a part of a stage on the host, through a layer on a device. Outputs come into `y`, one after
+/// the other.
 pub(super) fn compute(
     network: &Network,
     part: Part,
     batch: usize,
     x: &mut Activations,
+    y: &mut Vec<i8>,
     workspace: &mut Workspace,
 ) -> Result<()> {
+    if part.layer == network.config().layers as usize {
+        return output(network, part, batch, x, y, workspace);
+    }
     let shape = attention(network, part.layer, batch);
     match x {
         Activations::Host(x) => host_part(network, part, &shape, x, workspace),
@@ -226,8 +244,7 @@ impl HostProduct<'_> {
                 expanded
             }
         };
-        let block_rows = (BLOCK_BYTES / (4 * outputs.len())).max(MIN_BLOCK_ROWS).min(all_rows);
-        let block_columns = (BLOCK_BYTES / (4 * block_rows)).max(MIN_BLOCK_COLUMNS);
+        let (block_rows, block_columns) = block_shape(all_rows, outputs.len());
         let blob = |bytes: *const u8, rows: usize, columns: usize, kind: Kind| {
             // SAFETY: every caller below passes memory of exactly this shape that outlives the tensor, which does not
             // leave this function.
@@ -320,20 +337,28 @@ fn torch_layer(network: &Network, layer: usize, shape: &Attention, x: &Tensor) -
     Ok(x.f_add(&folded(&gated, DOWN)?)?)
 }
 
-/// The outputs `y` of a batch, one after the other.
-pub(super) fn output(network: &Network, x: &Activations, workspace: &mut Workspace) -> Result<Vec<i8>> {
-    let layer = network.config().layers as usize;
+fn output(
+    network: &Network,
+    part: Part,
+    batch: usize,
+    x: &Activations,
+    y: &mut Vec<i8>,
+    workspace: &mut Workspace,
+) -> Result<()> {
+    let all = network.config().outputs as usize;
     match x {
         Activations::Host(x) => {
-            let (outputs, inner) = network.group_shape(layer, 0)?;
-            let mut y = vec![0; x.len() / inner * outputs];
+            y.resize(batch * all, 0);
+            let Some((group, outputs, _)) = part.product(network, batch) else { return Ok(()) };
+            let (group, form) = network.host_group(part.layer, group)?;
             let Workspace { accumulators, expanded, .. } = workspace;
-            let (group, form) = network.host_group(layer, 0)?;
-            let product =
-                HostProduct { group, form, path: network.path(), outputs: 0..outputs, expanded, accumulators };
-            product.run(x, outputs, |block, at| host_kernels::fold_into(block, &mut y[at..]))?;
-            Ok(y)
+            let (first, path) = (outputs.start, network.path());
+            let product = HostProduct { group, form, path, outputs, expanded, accumulators };
+            product.run(x, all, |block, at| host_kernels::fold_into(block, &mut y[first + at..]))
         }
-        Activations::Torch(x) => to_host(&folded(network, layer, 0, x)?),
+        Activations::Torch(x) => {
+            *y = to_host(&folded(network, part.layer, 0, x)?)?;
+            Ok(())
+        }
     }
 }

@@ -15,22 +15,24 @@
 //!
 //! # Invariants
 //! 1. Every result equals the reference's, whatever the device, path, batch or order. A device that fails a comparison
-//!    never races: it is compared at start, and again with each new network.
-//! 2. A step takes at most about [`STEP_MS`]; between steps the owner's [`YieldToRequests`] is called, so that user
-//!    requests go first. Its patience ends, so that an engine that is never idle still verifies and races a little.
+//!    never races: it is compared at start, and again in every shape of batch of each network, before that batch counts.
+//! 2. A step keeps its device busy for at most [`STEP_MS`]; between steps the owner's [`YieldToRequests`] is called, so that
+//!    user requests go first. Its patience ends, so that an engine that is never idle still verifies and races a little.
 //! 3. No two devices try the same nonce; what was found is ascending and complete below the frontier. One race at a time;
 //!    starting the same race again changes nothing.
 //! 4. No keys, nothing on disk: an agent that knows the frontier and the nonces can go on with another engine.
 
+mod bench;
 mod check_exact;
 pub mod cli;
-mod bench;
+mod clock;
 mod edges;
 mod error;
 mod feeder;
 mod forward;
 mod host_kernels;
 mod http;
+mod loaded;
 mod network;
 mod pass;
 mod path;
@@ -39,10 +41,12 @@ mod self_test;
 mod service;
 mod shared;
 mod shortcuts;
+mod steps;
 mod torch_kernels;
 mod tuner;
 mod weights;
 mod worker;
+mod workspace;
 
 pub use edges::Outcome;
 pub use error::SprintError;
@@ -53,4 +57,4 @@ pub use path::{Path, PathChoice};
 pub use service::{DeviceStatus, RaceSpec, Service, Setup, State, Status, Verification, MAX_VERIFY};
 pub use shared::YieldToRequests;
 pub use tuner::STEP_MS;
-pub use weights::{Form, WeightStore};
+pub use weights::{Cost, Form, WeightStore};

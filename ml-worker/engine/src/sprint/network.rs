@@ -10,7 +10,7 @@ use super::{
     host_kernels,
     path::{weight_kind, Path},
     torch_kernels,
-    weights::{Form, Group, WeightStore, GROUPS},
+    weights::{Cost, Form, Group, WeightStore, GROUPS},
 };
 
 /// What computes everything between products.
@@ -115,6 +115,16 @@ impl Network {
     /// See [`WeightStore::hash`].
     pub fn weights_hash(&self) -> &Hash {
         self.store.hash()
+    }
+
+    /// How the weights lie in main memory.
+    pub(super) fn form(&self) -> Form {
+        self.store.form()
+    }
+
+    /// What deriving the weights took.
+    pub fn weights_cost(&self) -> Cost {
+        self.store.cost()
     }
 
     /// The target vector.

@@ -1,19 +1,23 @@
 //! A batch of nonces on its way through the network.
 //!
 //! A *part* is what cannot be interrupted: on a CPU some outputs of one product with what follows them (a whole product
-//! is a *stage*), on a device a layer. A *step* is as many parts as fit in [`STEP_TARGET_MS`], at least one; user requests
+//! is a *stage*), on a device a layer. A *step* is as many parts as fit in the [`Pace`]'s time, at least one; user requests
 //! are looked for between steps.
 
-use std::{rc::Rc, time::Instant};
+use std::rc::Rc;
 
 use pacer_sprint::{permute, state_hash, Evaluation, Hash};
 
 use super::{
+    clock::Stopwatch,
     edges::{padded, Edges, Outcome},
     error::SprintError,
-    forward::{compute, needed_macs, output, parts, Activations, Part, Workspace, HOST_STAGES},
-    network::{Kernels, Network},
-    tuner::{FIRST_PART_MACS, STEP_TARGET_MS},
+    forward::{compute, needed_macs, parts, stages, Activations, Part, HOST_STAGES},
+    network::Network,
+    self_test::Trial,
+    steps::StepTime,
+    tuner::Pace,
+    workspace::Workspace,
 };
 
 /// A batch under way.
@@ -31,8 +35,10 @@ pub struct Pass {
     /// count; and how many parts there are. The last is the output's.
     part_ms: [f64; HOST_STAGES + 1],
     parts: [usize; HOST_STAGES + 1],
-    longest_step_ms: f64,
+    step_ms: f64,
+    steps: Vec<StepTime>,
     macs: u64,
+    trial: Option<Trial>,
 }
 
 impl Pass {
@@ -43,16 +49,15 @@ impl Pass {
     pub fn new(network: Rc<Network>, host: Hash, nonces: Vec<u64>) -> Result<Self, SprintError> {
         let edges = Edges::new(network.sprint(), &host, 0);
         let rows = edges.inputs(&nonces, padded(network.device(), nonces.len()));
-        Pass::begin(network, nonces, rows, FIRST_PART_MACS, Workspace::default())
+        Pass::begin(network, nonces, rows, Pace::default(), Workspace::default())
     }
 
-    /// A pass whose inputs were generated before, as [`Edges::inputs`] does, in parts of at most about so many
-    /// multiply-adds.
+    /// A pass whose inputs were generated before, as [`Edges::inputs`] does.
     pub(super) fn begin(
         network: Rc<Network>,
         nonces: Vec<u64>,
         rows: Vec<i8>,
-        most_macs: u64,
+        pace: Pace,
         workspace: Workspace,
     ) -> Result<Self, SprintError> {
         if nonces.is_empty() {
@@ -64,15 +69,27 @@ impl Pass {
             network,
             nonces,
             batch,
-            next: Part { layer: 0, stage: 0, part: 0, most_macs },
+            next: Part { layer: 0, stage: 0, part: 0, most_macs: pace.part_macs },
             x,
             y: Vec::new(),
             workspace,
             part_ms: [f64::INFINITY; HOST_STAGES + 1],
             parts: [1; HOST_STAGES + 1],
-            longest_step_ms: 0.0,
+            step_ms: pace.step_ms,
+            steps: Vec::new(),
             macs: 0,
+            trial: None,
         })
+    }
+
+    /// Has the pass note what the trial needs. To be called before the first step.
+    pub(super) fn watch(&mut self, trial: Option<Trial>) {
+        self.trial = trial;
+    }
+
+    /// The trial, if there is one.
+    pub(super) fn take_trial(&mut self) -> Option<Trial> {
+        self.trial.take()
     }
 
     /// The nonces, in the order of everything this returns.
@@ -80,9 +97,9 @@ impl Pass {
         &self.nonces
     }
 
-    /// The longest step so far.
-    pub fn longest_step_ms(&self) -> f64 {
-        self.longest_step_ms
+    /// What steps took since the last call.
+    pub(super) fn take_steps(&mut self) -> Vec<StepTime> {
+        std::mem::take(&mut self.steps)
     }
 
     /// What the longest kind of part takes; zero before the first.
@@ -112,13 +129,13 @@ impl Pass {
     /// # Errors
     /// libtorch's. The pass is of no use afterwards.
     pub fn step(&mut self) -> Result<bool, SprintError> {
-        let started = Instant::now();
+        let watch = Stopwatch::start(self.network.device());
         let mut spent_ms = 0.0;
-        while !self.is_done() && (spent_ms == 0.0 || spent_ms + self.part_ms[self.kind()] < STEP_TARGET_MS) {
+        while !self.is_done() && (spent_ms == 0.0 || spent_ms + self.part_ms[self.kind()] < self.step_ms) {
             self.advance()?;
-            spent_ms = started.elapsed().as_secs_f64() * 1e3;
+            spent_ms = watch.device_ms().max(f64::MIN_POSITIVE);
         }
-        self.longest_step_ms = self.longest_step_ms.max(spent_ms);
+        self.steps.push(StepTime { device_ms: spent_ms, wall_ms: watch.wall_ms() });
         Ok(self.is_done())
     }
 
@@ -145,31 +162,27 @@ impl Pass {
 
     /// Computes the next part.
     fn advance(&mut self) -> Result<(), SprintError> {
-        let kind = self.kind();
+        let (kind, layers) = (self.kind(), self.network.config().layers as usize);
         let Some(x) = &mut self.x else { return Ok(()) };
-        let started = Instant::now();
-        let layers = self.network.config().layers as usize;
-        let Part { layer, stage, part, most_macs } = self.next;
+        let Part { layer, stage, part, .. } = self.next;
+        if let Some(trial) = self.trial.as_mut().filter(|_| stage == 0 && part == 0) {
+            trial.note(&self.network, layer, self.batch, x)?;
+        }
+        let watch = Stopwatch::start(self.network.device());
         self.macs += needed_macs(&self.network, self.next, self.batch, self.nonces.len())?;
-        if layer < layers {
-            compute(&self.network, self.next, self.batch, x, &mut self.workspace)?;
-            let (stages, parts) = match self.network.kernels() {
-                Kernels::Host => (HOST_STAGES, parts(&self.network, layer, stage, self.batch, most_macs)),
-                Kernels::Torch => (1, 1),
-            };
-            // A stage's last part may be shorter, and the last layer's are; they say nothing about the others.
-            if part == 0 && (layer + 1 < layers || layers == 1) {
-                self.part_ms[kind] = self.part_ms[kind].min(started.elapsed().as_secs_f64() * 1e3);
-                self.parts[kind] = parts;
-            }
-            self.next.part = (part + 1) % parts;
-            self.next.stage = (stage + usize::from(self.next.part == 0)) % stages;
-            self.next.layer += usize::from(self.next.part == 0 && self.next.stage == 0);
-        } else {
-            self.y = output(&self.network, x, &mut self.workspace)?;
+        compute(&self.network, self.next, self.batch, x, &mut self.y, &mut self.workspace)?;
+        let (stages, parts) = (stages(&self.network, layer), parts(&self.network, self.next, self.batch));
+        // A stage's last part may be shorter, and the last layer's are; they say nothing about the others.
+        if part == 0 && (layer + 1 != layers || layers == 1) {
+            self.part_ms[kind] = self.part_ms[kind].min(watch.device_ms());
+            self.parts[kind] = parts;
+        }
+        self.next.part = (part + 1) % parts;
+        self.next.stage = (stage + usize::from(self.next.part == 0)) % stages;
+        self.next.layer += usize::from(self.next.part == 0 && self.next.stage == 0);
+        if self.next.layer > layers {
             self.y.truncate(self.nonces.len() * self.network.config().outputs as usize);
             self.x = None;
-            self.part_ms[kind] = started.elapsed().as_secs_f64() * 1e3;
         }
         Ok(())
     }
@@ -180,15 +193,23 @@ impl Pass {
     /// libtorch's.
     pub fn states(&self) -> Result<Vec<Vec<i8>>, SprintError> {
         let Some(x) = &self.x else { return Ok(Vec::new()) };
-        let (rows, width) = (x.rows()?, self.network.config().width as usize);
-        let state =
-            |nonce: usize| rows.chunks_exact(width).skip(nonce).step_by(self.batch).flatten().copied().collect();
-        Ok((0..self.nonces.len()).map(state).collect())
+        let width = self.network.config().width as usize;
+        (0..self.nonces.len()).map(|nonce| x.states(width, self.batch, &[nonce])).collect()
     }
 
     /// Output of every nonce; empty before the last step.
     pub fn outputs(&self) -> impl Iterator<Item = &[i8]> {
         self.y.chunks_exact(self.network.config().outputs as usize)
+    }
+
+    /// The same, one after the other.
+    pub(super) fn all_outputs(&self) -> &[i8] {
+        &self.y
+    }
+
+    /// Multiply-adds that a part was meant to have at most.
+    pub(super) fn part_macs(&self) -> u64 {
+        self.next.most_macs
     }
 
     /// What the nonces of this Host came to; empty before the last step.
@@ -236,6 +257,7 @@ pub fn evaluate_all(
 mod tests {
     use super::*;
     use crate::sprint::{
+        network::Kernels,
         path::Path,
         weights::{Form, WeightStore},
     };
@@ -251,14 +273,19 @@ mod tests {
             for kernels in [Kernels::Host, Kernels::Torch] {
                 let network = Network::new(store.clone(), Device::Cpu, kernels, Path::Int8, &|| {}).expect("built");
                 // So small that most stages have several parts.
+                let pace = Pace { part_macs: 1, ..Pace::default() };
+                let mut workspace = Workspace::default();
+                workspace.prepare(&network, 3, pace.part_macs, &|| {});
+                let prepared = workspace.sizes();
                 let rows = Edges::new(network.sprint(), &[2; 32], 0).inputs(&[1, 2, 3], 3);
-                let mut pass =
-                    Pass::begin(Rc::new(network), vec![1, 2, 3], rows, 1, Workspace::default()).expect("begun");
+                let mut pass = Pass::begin(Rc::new(network), vec![1, 2, 3], rows, pace, workspace).expect("begun");
                 while !pass.step().expect("step") {}
                 assert_eq!(pass.take_macs(), 3 * config.needed_macs(), "{config:?} {kernels:?}");
                 assert_eq!(pass.take_macs(), 0);
                 let expected = store.sprint().outputs_of_many(&[2; 32], &[1, 2, 3]).expect("evaluated");
                 assert_eq!(pass.outputs().collect::<Vec<_>>().concat(), expected, "{config:?} {kernels:?}");
+                // No step had to find memory.
+                assert_eq!(pass.into_parts().2.sizes(), prepared, "{config:?} {kernels:?}");
             }
         }
     }

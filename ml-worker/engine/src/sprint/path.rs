@@ -3,11 +3,11 @@
 //! Both give the same bits: activations and weights are integers that bf16 holds, and no sum exceeds 2^24. Which is
 //! faster differs: most devices have fast int8, some new GPUs have almost none. So it is measured at start.
 
-use std::{str::FromStr, time::Instant};
+use std::str::FromStr;
 
 use tch::{Device, Kind, Tensor};
 
-use super::error::SprintError;
+use super::{clock::Stopwatch, error::SprintError};
 
 /// How products are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +67,14 @@ pub(super) fn synchronize(device: Device) {
     }
 }
 
+/// Makes libtorch use no other thread than the calling one for what it is asked from there.
+pub(super) fn alone() {
+    // libtorch sets a thread's number when it first works there, to what was last set anywhere: by asking, that is over
+    // before it is set here. Otherwise lanes get as many helpers as there are cores, and all wait for each other.
+    let _ = tch::get_num_threads();
+    tch::set_num_threads(1);
+}
+
 /// `x W^T` as int32, exactly; `weights` is a K x N view in the path's [`weight_kind`].
 pub(super) fn product(x: &Tensor, weights: &Tensor, path: Path) -> Result<Tensor, SprintError> {
     Ok(match (path, x.device()) {
@@ -91,18 +99,25 @@ fn float(x: &Tensor) -> Result<Tensor, SprintError> {
     Ok(x.f_to_dtype(Kind::Float, false, false)?)
 }
 
+/// A path, and how many multiply-adds its bare products do in a millisecond.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Chosen {
+    pub path: Path,
+    pub macs_per_ms: f64,
+}
+
 /// Picks a device's path.
 ///
 /// # Errors
 /// libtorch's, if no path works.
-pub fn choose(choice: PathChoice, device: Device) -> Result<Path, SprintError> {
-    let PathChoice::Auto = choice else {
-        let PathChoice::Fixed(path) = choice else { return Ok(Path::Int8) };
-        return Ok(path);
-    };
+pub(super) fn choose(choice: PathChoice, device: Device) -> Result<Chosen, SprintError> {
+    let macs: f64 = shape(device).iter().map(|n| *n as f64).product();
+    if let PathChoice::Fixed(path) = choice {
+        return Ok(Chosen { path, macs_per_ms: macs / measure(device, path)? });
+    }
     let times = [measure(device, Path::Int8), measure(device, Path::Bf16)];
     let path = faster(&times)?;
-    let ms = |time: &Result<f64, SprintError>| time.as_ref().map_or(f64::NAN, |seconds| seconds * 1e3);
+    let ms = |time: &Result<f64, SprintError>| *time.as_ref().unwrap_or(&f64::NAN);
     tracing::info!(
         ?device,
         path = path.name(),
@@ -110,7 +125,15 @@ pub fn choose(choice: PathChoice, device: Device) -> Result<Path, SprintError> {
         bf16_ms = ms(&times[1]),
         "how the Sprint multiplies"
     );
-    Ok(path)
+    Ok(Chosen { path, macs_per_ms: macs / ms(&times[usize::from(path == Path::Bf16)]) })
+}
+
+fn shape(device: Device) -> [i64; 3] {
+    if device == Device::Cpu {
+        CPU_SHAPE
+    } else {
+        GPU_SHAPE
+    }
 }
 
 /// The path of the smaller time; one that fails is never picked.
@@ -123,9 +146,9 @@ fn faster(times: &[Result<f64, SprintError>; 2]) -> Result<Path, SprintError> {
     }
 }
 
-/// Seconds of one product.
+/// Milliseconds of one product.
 fn measure(device: Device, path: Path) -> Result<f64, SprintError> {
-    let [rows, inner, outputs] = if device == Device::Cpu { CPU_SHAPE } else { GPU_SHAPE };
+    let [rows, inner, outputs] = shape(device);
     let x = Tensor::f_randint_low(-128, 128, [rows, inner], (Kind::Int8, device))?;
     let weights = Tensor::f_randint_low(-8, 8, [outputs, inner], (Kind::Int8, device))?;
     let weights = weights.f_to_dtype(weight_kind(path), false, false)?.f_tr()?;
@@ -134,10 +157,10 @@ fn measure(device: Device, path: Path) -> Result<f64, SprintError> {
     synchronize(device);
     let mut best = f64::INFINITY;
     for _ in 0..ROUNDS {
-        let started = Instant::now();
+        let watch = Stopwatch::start(device);
         drop(product(&x, &weights, path)?);
         synchronize(device);
-        best = best.min(started.elapsed().as_secs_f64());
+        best = best.min(watch.device_ms());
     }
     Ok(best)
 }
@@ -170,8 +193,11 @@ mod tests {
 
     #[test]
     fn choice_should_be_made_by_a_measurement_unless_it_is_given() {
-        assert_eq!(choose("bf16".parse().expect("known"), Device::Cpu).expect("chosen"), Path::Bf16);
-        assert!(Path::ALL.contains(&choose(PathChoice::Auto, Device::Cpu).expect("measured")));
+        tch::set_num_threads(1);
+        assert_eq!(choose("bf16".parse().expect("known"), Device::Cpu).expect("chosen").path, Path::Bf16);
+        let chosen = choose(PathChoice::Auto, Device::Cpu).expect("measured");
+        // Between a thousandth of what a slow core does and a thousand times what a GPU does.
+        assert!((1e4..1e12).contains(&chosen.macs_per_ms), "{chosen:?}");
         assert!("fp8".parse::<PathChoice>().is_err());
     }
 }

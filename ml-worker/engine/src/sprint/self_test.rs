@@ -1,21 +1,25 @@
 //! Comparing a device with the reference before it may race.
+//!
+//! Twice: with a small network when the device is opened ([`compare_dev`]), and then again in every shape in which it
+//! races ([`Trial`]): same network, path, batch and cut. A wrong result may come from a block that only large batches have.
 
-use std::{rc::Rc, sync::Arc};
+use std::{collections::BTreeMap, rc::Rc, sync::Arc};
+
+use pacer_sprint::{evaluate, Config, Hash, Preset};
 
 use super::{
+    edges::Edges,
     error::SprintError,
+    forward::Activations,
     network::Network,
-    pass::{evaluate_all, Pass},
+    pass::evaluate_all,
     weights::{Form, WeightStore},
 };
-use pacer_sprint::{evaluate, Config, Hash, Preset};
 
 /// Small nonces are enough: inputs are hashes of them.
 const DEV_NONCES: u64 = 40;
 /// Host whose nonces are tried.
 const HOST: Hash = [0x1f; 32];
-/// A network of at most so many weights is compared in every layer, a larger one in some.
-const WHOLE_UP_TO: u64 = 1 << 27;
 
 fn differs<T: PartialEq>(found: &T, expected: &T, what: impl Fn() -> String) -> Result<(), SprintError> {
     if found == expected {
@@ -41,63 +45,136 @@ pub(super) fn compare_dev(make: impl Fn(Arc<WeightStore>) -> Result<Network, Spr
     Ok(())
 }
 
-/// Compares a network in the shape and with the weights that will be raced: two nonces of a batch, all layers of a small
-/// network or the first, the last and two others of a large one, output and verdict. `between` is called between layers.
-///
-/// # Errors
-/// [`SprintError::Inexact`] if any of it differs, or libtorch's.
-pub(super) fn compare_network(network: &Rc<Network>, batch: usize, between: &dyn Fn()) -> Result<(), SprintError> {
-    let (sprint, config) = (network.sprint(), network.config());
-    let batch = batch.max(2);
-    let looked_at = [0, batch - 1];
-    let pick = |states: Vec<Vec<i8>>| -> Vec<i8> {
-        looked_at.iter().filter_map(|index| states.get(*index)).flatten().copied().collect()
-    };
-    let mut pass = Pass::new(network.clone(), HOST, (0..batch as u64).collect())?;
-    let mut before = pick(pass.states()?);
-    let inputs: Vec<i8> = looked_at.iter().flat_map(|nonce| sprint.input(&HOST, *nonce as u64)).collect();
-    differs(&before, &inputs, || "an input of the self-test differs".into())?;
-    let compared = compared_layers(config, sprint.seed());
-    for layer in 0..config.layers {
-        let look = compared.contains(&layer);
-        if look {
-            before = pick(pass.states()?);
-        }
-        pass.finish_layer()?;
-        if look {
-            let expected = sprint.layer_of_many(layer, &before)?;
-            differs(&pick(pass.states()?), &expected, || format!("layer {layer} of the self-test differs"))?;
-            before = expected;
-        }
-        between();
-    }
-    // The last layer is always among those compared.
-    pass.finish_layer()?;
-    let outcomes = pass.outcomes(&HOST, 0);
-    for ((index, y), state) in pass
-        .outputs()
-        .enumerate()
-        .filter(|(index, _)| looked_at.contains(index))
-        .zip(before.chunks(config.width as usize))
-    {
-        differs(&y, &sprint.output(state)?.as_slice(), || "an output of the self-test differs".into())?;
-        let score = sprint.score(&HOST, index as u64, y)?;
-        differs(&(outcomes[index].dot, outcomes[index].zz), &(score.dot, score.zz), || {
-            "a verdict of the self-test differs".into()
-        })?;
-    }
-    Ok(())
+/// How much of a pass is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Care {
+    /// A fifth of a second of the reference: for a shape that is used once, on the way to a better one.
+    Brief,
+    /// A second: for a network's first shape, and for the one that it settles on.
+    Thorough,
 }
 
-/// Which layers are compared.
-fn compared_layers(config: &Config, seed: &Hash) -> Vec<u32> {
-    if config.weights() <= WHOLE_UP_TO {
-        return (0..config.layers).collect();
+impl Care {
+    /// Multiply-adds that the reference may spend. It does one or two in a nanosecond.
+    fn macs(self) -> u64 {
+        match self {
+            Care::Brief => 300_000_000,
+            Care::Thorough => 1_500_000_000,
+        }
     }
-    let any = |byte: u8| u32::from(byte) % config.layers;
-    let mut layers = vec![0, any(seed[0]), any(seed[1]), config.layers - 1];
-    layers.dedup();
-    layers
+}
+
+/// Fewest and most nonces of a pass that are compared.
+const LEAST_NONCES: u64 = 2;
+const MOST_NONCES: u64 = 8;
+
+/// Part of a real pass that is compared with the reference before the pass counts: inputs, some layers, outputs and
+/// verdicts of its first nonce, its last and some others.
+#[derive(Debug)]
+pub(super) struct Trial {
+    /// Where in the batch the nonces are, ascending.
+    nonces: Vec<usize>,
+    /// Ascending; the last layer is always among them.
+    layers: Vec<u32>,
+    /// What the nonces' states were before and after these layers.
+    states: BTreeMap<u32, Vec<i8>>,
+    care: Care,
+}
+
+impl Trial {
+    /// For a pass of `batch` nonces. What is looked at besides first and last follows from `salt`.
+    pub fn new(network: &Network, batch: usize, care: Care, salt: u64) -> Self {
+        let config = network.config();
+        let (nonces, layers) = plan(config, care);
+        let drawn = |what: &[u8]| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(network.sprint().seed()).update(&salt.to_le_bytes()).update(what);
+            hasher.finalize_xof()
+        };
+        Trial {
+            nonces: ends_and_some(batch, nonces as usize, drawn(b"nonces")),
+            layers: ends_and_some(config.layers as usize, layers as usize, drawn(b"layers"))
+                .into_iter()
+                .map(|layer| layer as u32)
+                .collect(),
+            states: BTreeMap::new(),
+            care,
+        }
+    }
+
+    /// How much is compared.
+    pub fn care(&self) -> Care {
+        self.care
+    }
+
+    /// How many nonces are.
+    pub fn nonces(&self) -> usize {
+        self.nonces.len()
+    }
+
+    /// Looks at the states of a pass before a layer.
+    pub fn note(&mut self, network: &Network, layer: usize, batch: usize, x: &Activations) -> Result<(), SprintError> {
+        let layer = layer as u32;
+        let (before, after) =
+            (self.layers.contains(&layer), self.layers.iter().any(|looked_at| looked_at + 1 == layer));
+        if layer == 0 || before || after {
+            self.states.insert(layer, x.states(network.config().width as usize, batch, &self.nonces)?);
+        }
+        Ok(())
+    }
+
+    /// Compares what was noted of a pass that is done. `between` is called between layers.
+    ///
+    /// # Errors
+    /// [`SprintError::Inexact`] if any of it differs.
+    pub fn compare(
+        &self,
+        network: &Network,
+        (host, edges): (&Hash, &Edges),
+        (nonces, y): (&[u64], &[i8]),
+        between: &dyn Fn(),
+    ) -> Result<(), SprintError> {
+        let (sprint, outputs) = (network.sprint(), network.config().outputs as usize);
+        let looked_at: Vec<u64> = self.nonces.iter().filter_map(|index| nonces.get(*index)).copied().collect();
+        let state = |layer: u32| {
+            self.states.get(&layer).ok_or_else(|| SprintError::Inexact(format!("layer {layer} was left out")))
+        };
+        let inputs: Vec<i8> = looked_at.iter().flat_map(|nonce| sprint.input(host, *nonce)).collect();
+        differs(state(0)?, &inputs, || "an input of the self-test differs".into())?;
+        for layer in &self.layers {
+            between();
+            let expected = sprint.layer_of_many(*layer, state(*layer)?)?;
+            differs(state(layer + 1)?, &expected, || format!("layer {layer} of the self-test differs"))?;
+        }
+        between();
+        let last = state(network.config().layers)?.chunks(network.config().width as usize);
+        for ((index, nonce), state) in self.nonces.iter().zip(&looked_at).zip(last) {
+            let found = &y[index * outputs..(index + 1) * outputs];
+            differs(&found, &sprint.output(state)?.as_slice(), || "an output of the self-test differs".into())?;
+            let (score, outcome) = (sprint.score(host, *nonce, found)?, edges.outcomes(&[*nonce], found));
+            let sums: Vec<_> = outcome.iter().map(|outcome| (outcome.dot, outcome.zz)).collect();
+            differs(&sums, &vec![(score.dot, score.zz)], || "a verdict of the self-test differs".into())?;
+        }
+        Ok(())
+    }
+}
+
+/// How many nonces, and how many layers, are compared.
+fn plan(config: &Config, care: Care) -> (u64, u64) {
+    let (whole, all) = (config.needed_macs().max(1), u64::from(config.layers));
+    let nonces = (care.macs() / whole).clamp(LEAST_NONCES, MOST_NONCES);
+    (nonces, (care.macs() * all / (nonces * whole)).clamp(2, all.max(2)))
+}
+
+/// The first and the last of `all`, and others up to `count`; ascending, without repetition.
+fn ends_and_some(all: usize, count: usize, mut drawn: blake3::OutputReader) -> Vec<usize> {
+    let mut some = std::collections::BTreeSet::from([0, all.saturating_sub(1)]);
+    while some.len() < count.min(all) {
+        let mut word = [0; 8];
+        drawn.fill(&mut word);
+        some.insert((u64::from_le_bytes(word) % all.max(1) as u64) as usize);
+    }
+    some.into_iter().collect()
 }
 
 #[cfg(test)]
@@ -105,8 +182,11 @@ mod tests {
     use super::*;
     use crate::sprint::{
         host_kernels::{add_fold, Block},
-        network::Kernels,
+        network::{AddFold, Kernels},
+        pass::Pass,
         path::Path,
+        tuner::Pace,
+        workspace::Workspace,
     };
     use tch::Device;
 
@@ -129,7 +209,16 @@ mod tests {
         add_fold(Block { acc: &clamped, ..block }, x);
     }
 
-    fn wrong(kernel: crate::sprint::network::AddFold) -> impl Fn(Arc<WeightStore>) -> Result<Network, SprintError> {
+    /// Right in small batches: forgets the last row of a block that has many.
+    fn short_add_fold(block: Block<'_>, x: &mut [i8]) {
+        let rows = block.acc.len() / block.columns;
+        let done = if rows >= LARGE { rows - 1 } else { rows };
+        add_fold(Block { acc: &block.acc[..done * block.columns], ..block }, x);
+    }
+
+    const LARGE: usize = 200;
+
+    fn wrong(kernel: AddFold) -> impl Fn(Arc<WeightStore>) -> Result<Network, SprintError> {
         move |store| {
             let mut network = network_on(Device::Cpu, Path::Int8)(store)?;
             network.add_fold = kernel;
@@ -141,30 +230,72 @@ mod tests {
         Arc::new(WeightStore::derive(config, [0xa7; 32], Form::Expanded, 1, &|| {}).expect("derived"))
     }
 
+    /// A whole pass of so many nonces, cut finely, with a trial.
+    fn try_out(network: Network, batch: usize, care: Care) -> Result<usize, SprintError> {
+        let (network, host) = (Rc::new(network), [0x33; 32]);
+        let nonces: Vec<u64> = (1000..1000 + batch as u64).collect();
+        let edges = Edges::new(network.sprint(), &host, 0);
+        let pace = Pace { part_macs: 1, ..Pace::default() };
+        let rows = edges.inputs(&nonces, batch);
+        let mut pass = Pass::begin(network.clone(), nonces.clone(), rows, pace, Workspace::default())?;
+        pass.watch(Some(Trial::new(&network, batch, care, 7)));
+        while !pass.step()? {}
+        let trial = pass.take_trial().expect("it was given");
+        let y: Vec<i8> = pass.outputs().flatten().copied().collect();
+        trial.compare(&network, (&host, &edges), (&nonces, &y), &|| {})?;
+        Ok(trial.nonces())
+    }
+
     #[test]
-    fn device_should_pass_on_either_path_when_it_is_exact() {
-        for path in Path::ALL {
+    fn device_should_pass_when_it_is_exact_whatever_computes() {
+        tch::set_num_threads(1);
+        for (kernels, path) in [Kernels::Host, Kernels::Torch].into_iter().flat_map(|k| Path::ALL.map(|path| (k, path)))
+        {
             compare_dev(network_on(Device::Cpu, path)).expect("exact");
-            let network = Rc::new(network_on(Device::Cpu, path)(store(Preset::Dev.config())).expect("built"));
-            compare_network(&network, 7, &|| {}).expect("exact");
+            for (batch, compared) in [(1, 1), (2, 2), (150, 8)] {
+                let network =
+                    Network::new(store(Preset::Dev.config()), Device::Cpu, kernels, path, &|| {}).expect("built");
+                assert_eq!(try_out(network, batch, Care::Brief).expect("exact"), compared);
+            }
         }
     }
 
     #[test]
     fn device_should_be_refused_when_a_kernel_is_wrong() {
+        tch::set_num_threads(1);
         for kernel in [rounding_add_fold, clamping_add_fold] {
             let refused = compare_dev(wrong(kernel)).expect_err("inexact");
             assert!(refused.to_string().contains("does not compute the Sprint exactly"), "{refused}");
-            let network = Rc::new(wrong(kernel)(store(Preset::Dev.config())).expect("built"));
-            assert!(matches!(compare_network(&network, 5, &|| {}), Err(SprintError::Inexact(_))));
+            let network = wrong(kernel)(store(Preset::Dev.config())).expect("built");
+            assert!(matches!(try_out(network, 5, Care::Brief), Err(SprintError::Inexact(_))));
         }
     }
 
     #[test]
-    fn large_network_should_be_compared_in_its_first_and_last_layer() {
-        let whitepaper = compared_layers(&Preset::Whitepaper.config(), &[200; 32]);
-        assert_eq!((whitepaper.first(), whitepaper.last()), (Some(&0), Some(&63)));
-        assert!(whitepaper.len() <= 4);
-        assert_eq!(compared_layers(&Preset::Bench.config(), &[9; 32]).len(), 16);
+    fn device_should_be_refused_when_it_is_wrong_in_large_batches_only() {
+        tch::set_num_threads(1);
+        let network = || wrong(short_add_fold)(store(Preset::Dev.config())).expect("built");
+        // So the comparison of small nonces at start cannot see it: forty have 160 rows.
+        compare_dev(wrong(short_add_fold)).expect("exact as long as blocks are small");
+        try_out(network(), LARGE / 4 - 1, Care::Thorough).expect("as small: four rows a nonce");
+        assert!(matches!(try_out(network(), LARGE, Care::Brief), Err(SprintError::Inexact(_))));
+    }
+
+    #[test]
+    fn trial_should_be_bounded_and_see_both_ends_when_a_network_is_large() {
+        let of = |preset: Preset, care| plan(&preset.config(), care);
+        for (preset, care) in [Preset::Bench, Preset::Wide, Preset::Whitepaper]
+            .into_iter()
+            .flat_map(|preset| [(preset, Care::Brief), (preset, Care::Thorough)])
+        {
+            let (nonces, layers) = of(preset, care);
+            let macs = nonces * layers * preset.config().needed_macs() / u64::from(preset.config().layers);
+            assert!(macs <= care.macs() || (nonces, layers) == (LEAST_NONCES, 2), "{preset:?} {care:?}");
+        }
+        assert_eq!(of(Preset::Bench, Care::Thorough), (4, 16));
+        assert_eq!(of(Preset::Dev, Care::Brief), (8, 4));
+        let some = ends_and_some(64, 5, blake3::Hasher::new().finalize_xof());
+        assert!(some.len() == 5 && some[0] == 0 && some[4] == 63 && some.windows(2).all(|pair| pair[0] < pair[1]));
+        assert_eq!(ends_and_some(1, 5, blake3::Hasher::new().finalize_xof()), [0]);
     }
 }

@@ -14,9 +14,9 @@ use tch::Device;
 
 use super::{
     error::SprintError,
-    path::{Path, PathChoice},
+    path::{alone, Path, PathChoice},
     search::Search,
-    shared::{Desk, Job, LaneView, Race, Shared, YieldToRequests},
+    shared::{Desk, Job, LaneView, Race, RaceWork, Shared, YieldToRequests},
     worker::{Lane, Worker},
 };
 
@@ -158,6 +158,10 @@ pub struct Status {
     pub next_nonce: Option<String>,
     /// See [`super::Network::weights_hash`], in hex; once the weights are there.
     pub weights_hash: Option<String>,
+    /// Seconds that deriving the weights took; once they are there.
+    pub weights_s: Option<f64>,
+    /// Processor time of the same, of all threads.
+    pub weights_cpu_s: Option<f64>,
     /// Why it failed.
     pub error: Option<String>,
     /// Everything that computes: each GPU, and each thread of the CPU.
@@ -173,10 +177,18 @@ pub struct DeviceStatus {
     pub path: Option<&'static str>,
     /// Nonces in its last pass.
     pub batch: usize,
-    /// Whether the search for the best batch is over.
+    /// Whether the search for the best batch of a race is over, and it was raced with.
     pub tuned: bool,
-    /// Its longest step of the race so far.
+    /// Nonces that it computed in races and that were compared with the reference: some of every shape of batch.
+    pub compared: u64,
+    /// Device time of its latest steps: the median.
+    pub step_p50_ms: f64,
+    /// And the 99th percentile.
+    pub step_p99_ms: f64,
+    /// Device time of its longest step of all. For a CPU this is processor time; see `longest_step_wall_ms`.
     pub longest_step_ms: f64,
+    /// What passed during the step that took longest, whatever else the machine did meanwhile.
+    pub longest_step_wall_ms: f64,
     /// Why it does not take part.
     pub error: Option<String>,
 }
@@ -212,7 +224,7 @@ impl Service {
         for lane in lanes {
             let (shared, ready, name) = (shared.clone(), ready.clone(), format!("sprint-{}", lane.number));
             let work = move || {
-                tch::set_num_threads(1);
+                alone();
                 // Nobody waits if another thread could not be started.
                 let _ = ready.send(());
                 drop(ready);
@@ -228,7 +240,12 @@ impl Service {
 
     /// Needed multiply-adds of matrix products that the race did so far, in whole steps.
     pub fn race_macs(&self) -> u64 {
-        self.shared.race_macs()
+        self.race_work().macs
+    }
+
+    /// The same, and when the last step ended.
+    pub(super) fn race_work(&self) -> RaceWork {
+        self.shared.race_work()
     }
 
     /// Races. The same race again goes on where it is, with all it found (only `max_rate` is taken over); any other
@@ -259,7 +276,7 @@ impl Service {
                     spec,
                     id,
                     running: true,
-                    weights_hash: None,
+                    weights: None,
                     search: Search::new(spec.first_nonce),
                     searched: Duration::ZERO,
                     run: None,
@@ -343,6 +360,7 @@ impl Drop for Service {
 
 fn status(desk: &Desk) -> Status {
     let race = desk.race.as_ref();
+    let weights = race.and_then(|race| race.weights);
     let error = desk.all_inexact().or_else(|| race.and_then(|race| race.error.clone()));
     let state = match race {
         _ if error.is_some() => State::Failed,
@@ -360,7 +378,9 @@ fn status(desk: &Desk) -> Status {
         found: race.map_or(0, |race| race.search.found().len() as u64),
         nonces_per_s: race.map_or(0.0, Race::rate),
         next_nonce: race.map(|race| race.search.frontier().to_string()),
-        weights_hash: race.and_then(|race| race.weights_hash).map(hex::encode),
+        weights_hash: weights.map(|(hash, _)| hex::encode(hash)),
+        weights_s: weights.map(|(_, cost)| cost.seconds),
+        weights_cpu_s: weights.map(|(_, cost)| cost.cpu_seconds),
         error,
         devices: desk.lanes.iter().map(device_status).collect(),
     }
@@ -372,7 +392,11 @@ fn device_status(lane: &LaneView) -> DeviceStatus {
         path: lane.path.map(Path::name),
         batch: lane.batch,
         tuned: lane.tuned,
-        longest_step_ms: lane.longest_step_ms,
+        compared: lane.compared,
+        step_p50_ms: lane.steps.p50_ms,
+        step_p99_ms: lane.steps.p99_ms,
+        longest_step_ms: lane.steps.longest_ms,
+        longest_step_wall_ms: lane.steps.longest_wall_ms,
         error: lane.trouble.as_ref().map(|trouble| trouble.reason().to_string()),
     }
 }

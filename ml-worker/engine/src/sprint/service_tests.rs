@@ -155,3 +155,23 @@ fn sprint_should_get_on_when_a_request_is_always_in_flight() {
     }
     assert_eq!(engine.load().in_flight(), 1);
 }
+
+#[test]
+fn thread_should_stay_alone_when_another_sets_the_usual_number() {
+    let (ask, asked) = mpsc::channel();
+    let (ready, is_ready) = mpsc::channel();
+    let lane = std::thread::spawn(move || {
+        alone();
+        ready.send(()).expect("heard");
+        asked.recv().expect("asked");
+        // Whatever libtorch sets when it first works in a thread.
+        let _ = tch::Tensor::ones([64, 64], (tch::Kind::Float, Device::Cpu))
+            .matmul(&tch::Tensor::ones([64, 64], (tch::Kind::Float, Device::Cpu)));
+        tch::get_num_threads()
+    });
+    is_ready.recv().expect("set");
+    tch::set_num_threads(3);
+    ask.send(()).expect("heard");
+    assert_eq!(lane.join().expect("ended"), 1);
+    tch::set_num_threads(1);
+}

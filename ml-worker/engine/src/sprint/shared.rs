@@ -4,10 +4,7 @@ use std::{
     cell::Cell,
     collections::VecDeque,
     ops::Range,
-    sync::{
-        atomic::{AtomicU64, Ordering},
-        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
-    },
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
@@ -20,7 +17,8 @@ use super::{
     path::Path,
     search::Search,
     service::{device_name, RaceSpec, Verification},
-    weights::{Form, WeightStore},
+    steps::Spread,
+    weights::{Cost, Form, WeightStore},
 };
 use crate::device::free_memory_bytes;
 
@@ -28,6 +26,9 @@ use crate::device::free_memory_bytes;
 const MAX_FOUND: usize = 1 << 26;
 /// A race with a rate limit tries this share of a second's nonces at once.
 const LIMITED_BATCHES_PER_S: f64 = 8.0;
+/// Weights up to which a CPU keeps them expanded. A larger network is derived in half the time if it is left packed: most
+/// of that time goes into memory that nobody touched before. Unpacking matrices in every pass costs a hundredth or two.
+const MOST_EXPANDED: u64 = 1 << 29;
 /// Networks whose weights are kept: one for the race and one for a verification of another seed.
 const MAX_NETWORKS: usize = 2;
 
@@ -82,13 +83,15 @@ pub(super) struct LaneView {
     pub path: Option<Path>,
     pub batch: usize,
     pub tuned: bool,
-    pub longest_step_ms: f64,
+    /// Nonces of races that were compared with the reference.
+    pub compared: u64,
+    pub steps: Spread,
     pub trouble: Option<Trouble>,
 }
 
 impl LaneView {
     pub fn new(device: Device) -> Self {
-        LaneView { device, path: None, batch: 0, tuned: false, longest_step_ms: 0.0, trouble: None }
+        LaneView { device, path: None, batch: 0, tuned: false, compared: 0, steps: Spread::default(), trouble: None }
     }
 
     pub fn is_inexact(&self) -> bool {
@@ -102,7 +105,8 @@ pub(super) struct Race {
     /// Differs between any two races of a service.
     pub id: u64,
     pub running: bool,
-    pub weights_hash: Option<Hash>,
+    /// The weights' hash and what deriving them took; once they are there.
+    pub weights: Option<(Hash, Cost)>,
     pub search: Search,
     /// Time spent searching before the current run.
     pub searched: Duration,
@@ -206,13 +210,22 @@ impl Desk {
 /// Weights that lanes share. Kept for as long as a lane uses them; those of the CPU always do.
 type Stores = Vec<(Key, Weak<WeightStore>)>;
 
+/// What lanes did for races so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct RaceWork {
+    /// Needed multiply-adds of matrix products, in whole steps.
+    pub macs: u64,
+    /// When the last step ended.
+    pub last_step: Option<Instant>,
+}
+
 /// What handles and threads share.
 pub(super) struct Shared {
     desk: Mutex<Desk>,
     pub changed: Condvar,
     stores: Mutex<Stores>,
     gate: Box<dyn YieldToRequests>,
-    macs: AtomicU64,
+    work: Mutex<RaceWork>,
     threads: usize,
 }
 
@@ -223,14 +236,14 @@ impl Shared {
             changed: Condvar::new(),
             stores: Mutex::default(),
             gate,
-            macs: AtomicU64::new(0),
+            work: Mutex::default(),
             threads,
         }
     }
 
-    /// See [`super::Service::race_macs`].
-    pub fn race_macs(&self) -> u64 {
-        self.macs.load(Ordering::Relaxed)
+    /// What the race did so far.
+    pub fn race_work(&self) -> RaceWork {
+        *self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Nothing is left half done while the lock is held, so a panic elsewhere does not spoil it.
@@ -249,9 +262,11 @@ impl Shared {
         TURN_ENDS.set((now - began >= patience).then(|| now + TURN));
     }
 
-    /// Counts needed multiply-adds of the race.
-    pub fn count_macs(&self, macs: u64) {
-        self.macs.fetch_add(macs, Ordering::Relaxed);
+    /// Counts a step's needed multiply-adds of the race.
+    pub fn count_step(&self, macs: u64) {
+        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        work.macs += macs;
+        work.last_step = Some(Instant::now());
     }
 
     /// The weights of a network; derived if no lane has them. Other lanes that want weights wait meanwhile.
@@ -262,16 +277,15 @@ impl Shared {
         if let Some(store) = known {
             return Ok(store);
         }
-        let started = Instant::now();
         let config = preset.config();
         let on_cpu = self.desk().lanes.iter().any(|lane| lane.device == Device::Cpu);
-        let expanded_fits = config.weights() <= free_memory_bytes() as u64 / 2;
+        let expanded_fits = config.weights() <= MOST_EXPANDED.min(free_memory_bytes() as u64 / 2);
         let form = if on_cpu && expanded_fits { Form::Expanded } else { Form::Packed };
         let between = || self.yield_to_requests(patience);
         let store = Arc::new(WeightStore::derive(config, seed, form, self.threads, &between)?);
         tracing::info!(
             preset = preset.name(), seed = %hex::encode(seed), hash = %hex::encode(store.hash()), ?form,
-            seconds = started.elapsed().as_secs_f64(), "the Sprint's weights are derived"
+            seconds = store.cost().seconds, cpu_seconds = store.cost().cpu_seconds, "the Sprint's weights are derived"
         );
         stores.push(((preset, seed), Arc::downgrade(&store)));
         Ok(store)

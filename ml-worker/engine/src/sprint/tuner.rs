@@ -1,38 +1,84 @@
 //! How many nonces a pass should hold: the fewest that are about as fast as more, within a memory budget, in
 //! parts so short that user requests need not wait.
+//!
+//! Times are the device's ([`super::clock`]): what else the machine does should change neither batches nor steps.
 
 use pacer_sprint::Config;
 
 use super::network::Kernels;
 
-/// Longest a step should take, in milliseconds.
+/// Longest that a step may keep a device busy, in milliseconds.
 pub const STEP_MS: f64 = 20.0;
-/// A step ends when another stage would pass this.
-pub(super) const STEP_TARGET_MS: f64 = 8.0;
+/// A step ends when another part would pass this.
+const STEP_TARGET_MS: f64 = 8.0;
+/// It is lowered no further.
+const LEAST_STEP_TARGET_MS: f64 = 1.0;
+/// If more than a hundredth of the steps take longer than this, steps are made shorter.
+const CROSS_BELOW_MS: f64 = 0.7 * STEP_MS;
+/// What a part should take, as far as that is known beforehand.
+const PART_TARGET_MS: f64 = 4.0;
 /// A batch is not doubled if a part of it takes longer than this.
-const GROW_BELOW_MS: f64 = 10.0;
+const GROW_BELOW_MS: f64 = 6.0;
 /// Above this parts are halved, or the batch is if they are as small as they can be.
-const SHRINK_ABOVE_MS: f64 = 12.0;
+const SHRINK_ABOVE_MS: f64 = 10.0;
 /// A pass is not made longer than about twice this: what it finds counts at its end.
 const GROW_BELOW_PASS_MS: f64 = 3000.0;
-/// Multiply-adds of a part on a CPU, at first and at least.
-pub(super) const FIRST_PART_MACS: u64 = 3 << 29;
+/// Multiply-adds of a part on a CPU: at most, and at least.
+const MOST_PART_MACS: u64 = 3 << 29;
 const LEAST_PART_MACS: u64 = 1 << 24;
 /// Where the search begins.
 const FIRST_BATCH: usize = 16;
 /// More brings nothing on any device.
 const MAX_BATCH: usize = 8192;
 /// A batch of twice the size must be so much faster a nonce.
-const WORTH_DOUBLING: f64 = 0.98;
+const WORTH_DOUBLING: f64 = 0.99;
+/// The search ends when so many sizes in a row were not: a single one may have had bad luck with caches or neighbours.
+const MOST_MISSES: u32 = 2;
+
+/// How finely a pass is cut.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Pace {
+    /// Multiply-adds of a part on a CPU, about and at most.
+    pub part_macs: u64,
+    /// What a step may take, unless a single part takes longer.
+    pub step_ms: f64,
+}
+
+impl Pace {
+    /// For a device that does so many multiply-adds in a millisecond.
+    pub fn of(macs_per_ms: f64) -> Self {
+        let part_macs = (macs_per_ms * PART_TARGET_MS) as u64;
+        Pace { part_macs: part_macs.clamp(LEAST_PART_MACS, MOST_PART_MACS), step_ms: STEP_TARGET_MS }
+    }
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Pace { part_macs: MOST_PART_MACS, step_ms: STEP_TARGET_MS }
+    }
+}
+
+/// What a pass says about batches and parts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lesson {
+    /// Nonces.
+    pub batch: usize,
+    /// What the pass took.
+    pub pass_ms: f64,
+    /// What its longest part took.
+    pub part_ms: f64,
+}
 
 /// Finds the batch size of one network on one device by doubling while that pays.
 #[derive(Clone, Debug)]
-pub struct Tuner {
+pub(super) struct Tuner {
     batch: usize,
     max: usize,
-    part_macs: u64,
+    pace: Pace,
     /// Nonces, and milliseconds a nonce, of the best batch so far.
     best: Option<(usize, f64)>,
+    /// Sizes since then.
+    misses: u32,
     searching: bool,
     fixed: bool,
     /// A part is a whole layer, however few multiply-adds one may have: it grows with the batch.
@@ -40,14 +86,15 @@ pub struct Tuner {
 }
 
 impl Tuner {
-    /// A search within `budget_bytes` of buffers.
-    pub fn new(config: &Config, kernels: Kernels, budget_bytes: usize) -> Self {
+    /// A search within `budget_bytes` of buffers, which begins at a pace.
+    pub fn new(config: &Config, kernels: Kernels, budget_bytes: usize, pace: Pace) -> Self {
         let max = (budget_bytes / bytes_per_nonce(config, kernels)).clamp(1, MAX_BATCH);
         Tuner {
             batch: FIRST_BATCH.min(max),
             max,
-            part_macs: FIRST_PART_MACS,
+            pace,
             best: None,
+            misses: 0,
             searching: true,
             fixed: false,
             whole_layers: kernels == Kernels::Torch,
@@ -55,10 +102,9 @@ impl Tuner {
     }
 
     /// No search: passes of `batch` nonces.
-    pub fn fixed(batch: usize) -> Self {
-        let batch = batch.clamp(1, MAX_BATCH);
-        let (best, searching, fixed, whole_layers) = (None, false, true, false);
-        Tuner { batch, max: batch, part_macs: FIRST_PART_MACS, best, searching, fixed, whole_layers }
+    pub fn fixed(batch: usize, kernels: Kernels, pace: Pace) -> Self {
+        let (batch, whole_layers) = (batch.clamp(1, MAX_BATCH), kernels == Kernels::Torch);
+        Tuner { batch, max: batch, pace, best: None, misses: 0, searching: false, fixed: true, whole_layers }
     }
 
     /// Nonces for the next pass.
@@ -66,9 +112,9 @@ impl Tuner {
         self.batch
     }
 
-    /// Multiply-adds of a part of the next pass.
-    pub fn part_macs(&self) -> u64 {
-        self.part_macs
+    /// How the next pass is cut.
+    pub fn pace(&self) -> Pace {
+        self.pace
     }
 
     /// Whether the search is over.
@@ -76,11 +122,22 @@ impl Tuner {
         !self.searching
     }
 
-    /// Learns from a pass of `batch` nonces that took `pass_ms`, `part_ms` of it in its longest part.
-    pub fn learn(&mut self, batch: usize, pass_ms: f64, part_ms: f64) {
+    /// Makes steps shorter if their 99th percentile is too close to [`STEP_MS`]; true if it was.
+    pub fn learn_steps(&mut self, p99_ms: f64) -> bool {
+        let lower = (self.pace.step_ms / 2.0).max(LEAST_STEP_TARGET_MS);
+        let too_long = p99_ms > CROSS_BELOW_MS && lower < self.pace.step_ms;
+        if too_long {
+            self.pace.step_ms = lower;
+        }
+        too_long
+    }
+
+    /// Learns from a pass.
+    pub fn learn(&mut self, lesson: Lesson) {
+        let Lesson { batch, pass_ms, part_ms } = lesson;
         if part_ms > SHRINK_ABOVE_MS {
-            if self.part_macs > LEAST_PART_MACS && !self.whole_layers {
-                self.part_macs /= 2;
+            if self.pace.part_macs > LEAST_PART_MACS && !self.whole_layers {
+                self.pace.part_macs = (self.pace.part_macs / 2).max(LEAST_PART_MACS);
             } else if !self.fixed {
                 self.settle(self.batch.min((batch / 2).max(1)));
             }
@@ -91,19 +148,23 @@ impl Tuner {
             return;
         }
         let nonce_ms = pass_ms / batch as f64;
-        match self.best {
-            Some((best, best_ms)) if nonce_ms > best_ms * WORTH_DOUBLING => self.settle(best),
-            _ => {
-                self.best = Some((batch, nonce_ms));
-                let larger = (batch * 2).min(self.max);
-                // Twice the nonces take at most twice as long.
-                let next_ms = if self.whole_layers { 2.0 * part_ms } else { part_ms };
-                if larger > batch && next_ms < GROW_BELOW_MS && pass_ms < GROW_BELOW_PASS_MS {
-                    self.batch = larger;
-                } else {
-                    self.settle(batch);
-                }
+        let best = match self.best {
+            Some((best, best_ms)) if nonce_ms > best_ms * WORTH_DOUBLING => {
+                self.misses += 1;
+                best
             }
+            _ => {
+                (self.best, self.misses) = (Some((batch, nonce_ms)), 0);
+                batch
+            }
+        };
+        let larger = (batch * 2).min(self.max);
+        // Twice the nonces take at most twice as long.
+        let next_ms = if self.whole_layers { 2.0 * part_ms } else { part_ms };
+        if self.misses < MOST_MISSES && larger > batch && next_ms < GROW_BELOW_MS && pass_ms < GROW_BELOW_PASS_MS {
+            self.batch = larger;
+        } else {
+            self.settle(best);
         }
     }
 
@@ -131,63 +192,106 @@ mod tests {
     use super::*;
     use pacer_sprint::Preset;
 
+    fn tuner_of(kernels: Kernels) -> Tuner {
+        Tuner::new(&Preset::Dev.config(), kernels, 1 << 28, Pace::default())
+    }
+
     fn tuner() -> Tuner {
-        Tuner::new(&Preset::Dev.config(), Kernels::Host, 1 << 28)
+        tuner_of(Kernels::Host)
+    }
+
+    fn lesson(batch: usize, pass_ms: f64, part_ms: f64) -> Lesson {
+        Lesson { batch, pass_ms, part_ms }
     }
 
     #[test]
     fn batch_should_grow_while_larger_ones_are_faster() {
         let mut tuner = tuner();
-        tuner.learn(16, 16.0, 1.0);
-        tuner.learn(32, 28.0, 2.0);
+        tuner.learn(lesson(16, 16.0, 1.0));
+        tuner.learn(lesson(32, 28.0, 2.0));
         assert_eq!(tuner.batch(), 64);
         // A pass of another size says nothing.
-        tuner.learn(5, 0.1, 0.1);
+        tuner.learn(lesson(5, 0.1, 0.1));
         assert_eq!(tuner.batch(), 64);
-        // Not faster than 32, so it stays there, whatever comes.
-        tuner.learn(64, 56.0, 4.0);
+        // Not faster than 32, which may have been bad luck; nor is the next.
+        tuner.learn(lesson(64, 56.0, 4.0));
+        assert_eq!((tuner.batch(), tuner.is_settled()), (128, false));
+        tuner.learn(lesson(128, 112.0, 4.0));
+        // So it is 32, whatever comes.
         assert!(tuner.is_settled());
-        tuner.learn(32, 1.0, 0.1);
+        tuner.learn(lesson(32, 1.0, 0.1));
         assert_eq!(tuner.batch(), 32);
+    }
+
+    #[test]
+    fn batch_should_grow_past_one_that_was_unlucky() {
+        let mut tuner = tuner();
+        tuner.learn(lesson(16, 16.0, 1.0));
+        tuner.learn(lesson(32, 40.0, 1.0));
+        tuner.learn(lesson(64, 48.0, 1.0));
+        tuner.learn(lesson(128, 96.0, 1.0));
+        tuner.learn(lesson(256, 192.0, 1.0));
+        assert_eq!((tuner.batch(), tuner.is_settled()), (64, true));
     }
 
     #[test]
     fn parts_should_shrink_when_they_are_long_and_then_the_batch() {
         let mut tuner = tuner();
-        tuner.learn(16, 100.0, 30.0);
-        assert_eq!((tuner.batch(), tuner.part_macs()), (16, FIRST_PART_MACS / 2));
-        while tuner.part_macs() > LEAST_PART_MACS {
-            tuner.learn(16, 100.0, 13.0);
+        tuner.learn(lesson(16, 100.0, 30.0));
+        assert_eq!((tuner.batch(), tuner.pace().part_macs), (16, MOST_PART_MACS / 2));
+        while tuner.pace().part_macs > LEAST_PART_MACS {
+            tuner.learn(lesson(16, 100.0, 13.0));
         }
         assert_eq!(tuner.batch(), 16);
-        tuner.learn(16, 100.0, 13.0);
+        tuner.learn(lesson(16, 100.0, 13.0));
         assert_eq!(tuner.batch(), 8);
-        let mut fixed = Tuner::fixed(64);
+        let mut fixed = Tuner::fixed(64, Kernels::Host, Pace::default());
         for _ in 0..20 {
-            fixed.learn(64, 100.0, 30.0);
+            fixed.learn(lesson(64, 100.0, 30.0));
         }
-        assert!(fixed.batch() == 64 && fixed.part_macs() <= LEAST_PART_MACS);
+        assert_eq!((fixed.batch(), fixed.pace().part_macs), (64, LEAST_PART_MACS));
+    }
+
+    #[test]
+    fn parts_should_begin_as_small_as_the_device_is_slow() {
+        assert_eq!(Pace::of(1e8).part_macs, 400_000_000);
+        assert_eq!(Pace::of(1.0).part_macs, LEAST_PART_MACS);
+        assert_eq!(Pace::of(1e12).part_macs, MOST_PART_MACS);
+        assert_eq!(Pace::of(f64::NAN).part_macs, LEAST_PART_MACS);
+    }
+
+    #[test]
+    fn steps_should_shorten_when_some_come_close_to_the_limit() {
+        let mut tuner = tuner();
+        assert!(!tuner.learn_steps(CROSS_BELOW_MS));
+        assert_eq!(tuner.pace().step_ms, STEP_TARGET_MS);
+        for expected in [4.0, 2.0, 1.0] {
+            assert!(tuner.learn_steps(CROSS_BELOW_MS + 0.1));
+            assert_eq!(tuner.pace().step_ms, expected);
+        }
+        // There is an end to it.
+        assert!(!tuner.learn_steps(STEP_MS));
+        assert_eq!(tuner.pace().step_ms, LEAST_STEP_TARGET_MS);
     }
 
     #[test]
     fn batch_should_shrink_at_once_and_grow_only_within_the_limit_when_a_part_is_a_layer() {
-        let torch = || Tuner::new(&Preset::Dev.config(), Kernels::Torch, 1 << 28);
-        let mut tuner = torch();
-        tuner.learn(16, 100.0, 13.0);
-        assert_eq!((tuner.batch(), tuner.part_macs(), tuner.is_settled()), (8, FIRST_PART_MACS, true));
-        tuner.learn(8, 100.0, 13.0);
+        let mut tuner = tuner_of(Kernels::Torch);
+        tuner.learn(lesson(16, 100.0, SHRINK_ABOVE_MS + 0.1));
+        assert_eq!((tuner.batch(), tuner.pace(), tuner.is_settled()), (8, Pace::default(), true));
+        tuner.learn(lesson(8, 100.0, SHRINK_ABOVE_MS + 0.1));
         assert_eq!(tuner.batch(), 4);
-        let mut tuner = torch();
-        tuner.learn(16, 100.0, 4.9);
+        let mut tuner = tuner_of(Kernels::Torch);
+        tuner.learn(lesson(16, 100.0, GROW_BELOW_MS / 2.0 - 0.1));
         assert_eq!(tuner.batch(), 32);
-        tuner.learn(32, 150.0, 5.1);
+        tuner.learn(lesson(32, 150.0, GROW_BELOW_MS / 2.0 + 0.1));
         assert_eq!((tuner.batch(), tuner.is_settled()), (32, true));
     }
 
     #[test]
     fn batch_should_not_grow_when_a_pass_takes_long() {
         let mut tuner = tuner();
-        tuner.learn(16, GROW_BELOW_PASS_MS + 1.0, 1.0);
+        tuner.learn(lesson(16, GROW_BELOW_PASS_MS + 1.0, 1.0));
         assert!(tuner.is_settled());
         assert_eq!(tuner.batch(), 16);
     }
@@ -195,11 +299,12 @@ mod tests {
     #[test]
     fn batch_should_stay_within_the_budget() {
         let config = Preset::Whitepaper.config();
-        let mut tuner = Tuner::new(&config, Kernels::Torch, 100 * bytes_per_nonce(&config, Kernels::Torch));
+        let budget = 100 * bytes_per_nonce(&config, Kernels::Torch);
+        let mut tuner = Tuner::new(&config, Kernels::Torch, budget, Pace::default());
         for round in 0..20 {
-            tuner.learn(tuner.batch(), tuner.batch() as f64 / f64::from(round + 1), 0.1);
+            tuner.learn(lesson(tuner.batch(), tuner.batch() as f64 / f64::from(round + 1), 0.1));
         }
         assert_eq!(tuner.batch(), 100);
-        assert_eq!(Tuner::new(&config, Kernels::Host, 1).batch(), 1);
+        assert_eq!(Tuner::new(&config, Kernels::Host, 1, Pace::default()).batch(), 1);
     }
 }

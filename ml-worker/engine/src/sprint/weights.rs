@@ -3,12 +3,14 @@
 //! Matrices that read the same activations are kept side by side (a *group*), so that one product serves both: k with
 //! v, gate with up. A group lies in memory as its N rows of K, as nibbles (*packed*) or as a byte a weight (*expanded*).
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
 
-use blake2::{digest::consts::U32, Blake2b, Digest};
 use pacer_sprint::{Config, Hash, Sprint, MATRICES_PER_LAYER};
 
-use super::{error::SprintError, host_kernels};
+use super::{clock::thread_cpu, error::SprintError, host_kernels};
 
 /// Groups of a layer: q, k with v, o, gate with up, down.
 pub(super) const GROUPS: usize = 5;
@@ -41,6 +43,16 @@ pub struct WeightStore {
     form: Form,
     groups: Vec<Group>,
     hash: Hash,
+    cost: Cost,
+}
+
+/// What deriving took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cost {
+    /// From begin to end.
+    pub seconds: f64,
+    /// Processor time of all threads.
+    pub cpu_seconds: f64,
 }
 
 impl std::fmt::Debug for WeightStore {
@@ -69,35 +81,46 @@ impl WeightStore {
         threads: usize,
         between: &(dyn Fn() + Sync),
     ) -> Result<Self, SprintError> {
+        let started = Instant::now();
         let sprint = Sprint::new(config, seed)?;
         let mut groups = groups(&config, form)?;
-        let hashes = {
+        let (mut hashes, mut cost) = (Vec::new(), Cost::default());
+        {
             let parts = Mutex::new(parts(&config, form, &mut groups)?.into_iter().enumerate());
-            let work = || -> Result<Vec<(usize, Hash)>, SprintError> {
-                let mut done = Vec::new();
+            let work = || -> Result<(Vec<(usize, Hash)>, f64), SprintError> {
+                let (mut done, before) = (Vec::new(), thread_cpu());
                 loop {
                     // The lock is free again before the part is derived.
                     let part = parts.lock().unwrap_or_else(PoisonError::into_inner).next();
-                    let Some((index, part)) = part else { return Ok(done) };
+                    let Some((index, part)) = part else { return Ok((done, (thread_cpu() - before).as_secs_f64())) };
                     done.push((index, derive_part(&sprint, form, part)?));
                     between();
                 }
             };
-            let mut hashes = Vec::new();
             std::thread::scope(|scope| {
                 let others: Vec<_> = (1..threads.max(1)).map(|_| scope.spawn(work)).collect();
-                hashes.extend(work()?);
-                for thread in others {
-                    hashes.extend(thread.join().unwrap_or(Err(SprintError::Stopped))?);
+                let own = work();
+                let others = others.into_iter().map(|thread| thread.join().unwrap_or(Err(SprintError::Stopped)));
+                for done in std::iter::once(own).chain(others) {
+                    let (done, cpu_seconds) = done?;
+                    hashes.extend(done);
+                    cost.cpu_seconds += cpu_seconds;
                 }
                 Ok::<_, SprintError>(())
             })?;
-            hashes.sort_unstable();
-            hashes
-        };
-        let mut hasher = Blake2b::<U32>::new();
-        hashes.iter().for_each(|(_, hash)| hasher.update(hash));
-        Ok(WeightStore { sprint, form, groups, hash: hasher.finalize().into() })
+        }
+        hashes.sort_unstable();
+        let mut hasher = blake3::Hasher::new();
+        for (_, hash) in &hashes {
+            hasher.update(hash);
+        }
+        cost.seconds = started.elapsed().as_secs_f64();
+        Ok(WeightStore { sprint, form, groups, hash: hasher.finalize().into(), cost })
+    }
+
+    /// What deriving them took.
+    pub fn cost(&self) -> Cost {
+        self.cost
     }
 
     /// The race's reference.
@@ -110,8 +133,9 @@ impl WeightStore {
         self.form
     }
 
-    /// BLAKE2b-256 over the BLAKE2b-256 of each MiB (or what is left) of each matrix's packed bytes, in the matrices'
-    /// order. Says that two engines derived the same weights, whatever their devices.
+    /// BLAKE3 over the BLAKE3 of each MiB (or what is left) of each matrix's packed bytes, in the matrices' order. Says
+    /// that two engines derived the same weights, whatever their devices. Not part of the protocol, whose hashes are
+    /// BLAKE2b: that takes several times as long as the weights do.
     pub fn hash(&self) -> &Hash {
         &self.hash
     }
@@ -180,15 +204,20 @@ fn derive_part(sprint: &Sprint, form: Form, part: Part<'_>) -> Result<Hash, Spri
     let size = bytes_per_packed(form);
     let mut stream = sprint.weight_stream(part.matrix)?;
     stream.seek(part.word);
-    let mut hasher = Blake2b::<U32>::new();
+    let mut hasher = blake3::Hasher::new();
     let mut buffer = [0; CHUNK_BYTES];
     for out in part.out.chunks_mut(CHUNK_BYTES * size) {
-        let packed = &mut buffer[..out.len() / size];
-        stream.fill(packed);
-        hasher.update(&*packed);
         match form {
-            Form::Packed => out.copy_from_slice(packed),
-            Form::Expanded => host_kernels::unpack(packed, out),
+            Form::Packed => {
+                stream.fill(out);
+                hasher.update(out);
+            }
+            Form::Expanded => {
+                let packed = &mut buffer[..out.len() / size];
+                stream.fill(packed);
+                hasher.update(packed);
+                host_kernels::unpack(packed, out);
+            }
         }
     }
     Ok(hasher.finalize().into())

@@ -15,15 +15,17 @@ use super::{
     edges::{padded, Edges},
     error::SprintError,
     feeder::{Feeder, Prepared},
-    forward::Workspace,
+    loaded::Loaded,
     network::{Kernels, Network},
     pass::Pass,
-    path::{self, Path, PathChoice},
+    path::{self, Chosen, PathChoice},
     self_test,
     service::RaceSpec,
-    shared::{Allotted, Job, Key, Shared, Trouble, RACE_PATIENCE, VERIFY_PATIENCE},
-    tuner::Tuner,
+    shared::{Allotted, Job, Shared, Trouble, RACE_PATIENCE, VERIFY_PATIENCE},
+    steps::StepTimes,
+    tuner::{Pace, Tuner},
     weights::WeightStore,
+    workspace::Workspace,
 };
 
 /// What a lane is made of.
@@ -40,9 +42,9 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    fn network(&self, store: Arc<WeightStore>, path: Path, between: &dyn Fn()) -> Result<Network, SprintError> {
+    fn network(&self, store: Arc<WeightStore>, chosen: Chosen, between: &dyn Fn()) -> Result<Network, SprintError> {
         #[cfg_attr(not(test), expect(unused_mut))]
-        let mut network = Network::new(store, self.device, Kernels::of(self.device), path, between)?;
+        let mut network = Network::new(store, self.device, Kernels::of(self.device), chosen.path, between)?;
         #[cfg(test)]
         if let Some(kernel) = self.wrong_kernel {
             network.add_fold = kernel;
@@ -51,16 +53,10 @@ impl Lane {
     }
 }
 
-/// A network with its batch size.
-struct Loaded {
-    key: Key,
-    network: Rc<Network>,
-    tuner: Tuner,
-}
-
 /// A pass of a race.
 struct RacePass {
     allotted: Allotted,
+    host: Hash,
     edges: Arc<Edges>,
     pass: Pass,
 }
@@ -82,7 +78,7 @@ enum Task {
 pub(super) struct Worker {
     shared: Arc<Shared>,
     lane: Lane,
-    path: Path,
+    chosen: Chosen,
     networks: Vec<Loaded>,
     /// Buffers of passes that are done.
     spare: Vec<Workspace>,
@@ -91,26 +87,28 @@ pub(super) struct Worker {
     prepared: Option<Prepared>,
     verifying: Option<Verifying>,
     feeder: Feeder,
+    /// Of the race.
+    steps: StepTimes,
 }
 
 impl Worker {
     /// Works until the service is dropped.
     pub fn run(shared: Arc<Shared>, lane: Lane) {
         let _no_grad = tch::no_grad_guard();
-        let path = caught(|| open(&lane));
+        let chosen = caught(|| open(&lane));
         let number = lane.number;
-        let ready = path.and_then(|path| {
+        let ready = chosen.and_then(|chosen| {
             if let Some(view) = shared.desk().lanes.get_mut(number) {
-                view.path = Some(path);
+                view.path = Some(chosen.path);
             }
             let feeder = Feeder::new(shared.clone()).map_err(|error| SprintError::Device(error.to_string()))?;
-            Ok((path, feeder))
+            Ok((chosen, feeder))
         });
         match ready {
-            Ok((path, feeder)) => {
-                let (networks, spare) = (Vec::new(), Vec::new());
+            Ok((chosen, feeder)) => {
+                let (networks, spare, steps) = (Vec::new(), Vec::new(), StepTimes::default());
                 let (racing, prepared, verifying) = (None, None, None);
-                Worker { shared, lane, path, networks, spare, racing, prepared, verifying, feeder }.work();
+                Worker { shared, lane, chosen, networks, spare, racing, prepared, verifying, feeder, steps }.work();
             }
             Err(error) => {
                 shared.give_up(number, Trouble::Inexact(error.to_string()));
@@ -180,7 +178,7 @@ impl Worker {
         }
     }
 
-    /// The network of a race; derived and compared with the reference if it is not there.
+    /// The network of a race; derived if it is not there.
     fn network(&mut self, preset: Preset, seed: &Hash, patience: Duration) -> Result<usize, SprintError> {
         let key = (preset, *seed);
         self.shared.desk().touch(key);
@@ -192,15 +190,17 @@ impl Worker {
         self.networks.retain(|loaded| keys.contains(&loaded.key));
         let started = Instant::now();
         let between = || self.shared.yield_to_requests(patience);
-        let network = Rc::new(self.lane.network(self.shared.store(key, patience)?, self.path, &between)?);
-        let search = Tuner::new(network.config(), network.kernels(), self.lane.buffer_bytes);
-        let tuner = self.lane.batch.map_or(search, Tuner::fixed);
-        self_test::compare_network(&network, padded(self.lane.device, 2), &between)?;
+        let network = Rc::new(self.lane.network(self.shared.store(key, patience)?, self.chosen, &between)?);
+        let (kernels, pace) = (network.kernels(), Pace::of(self.chosen.macs_per_ms));
+        let tuner = match self.lane.batch {
+            Some(batch) => Tuner::fixed(batch, kernels, pace),
+            None => Tuner::new(network.config(), kernels, self.lane.buffer_bytes, pace),
+        };
         tracing::info!(
             device = ?self.lane.device, preset = preset.name(), seconds = started.elapsed().as_secs_f64(),
-            "the Sprint's network is ready and agrees with the reference"
+            "the Sprint's network is ready"
         );
-        self.networks.push(Loaded { key, network, tuner });
+        self.networks.push(Loaded::new(key, network, tuner));
         Ok(self.networks.len() - 1)
     }
 
@@ -212,22 +212,30 @@ impl Worker {
             self.prepared = None;
         }
         let index = self.network(spec.preset, &spec.seed, RACE_PATIENCE)?;
-        if !self.mark_running(id, self.networks[index].network.weights_hash()) {
+        if !self.mark_running(id, index) {
             return Ok(());
         }
         let Some(racing) = &mut self.racing else { return self.begin_pass(id, spec, index) };
         let done = racing.pass.step()?;
-        self.shared.count_macs(racing.pass.take_macs());
+        self.shared.count_step(racing.pass.take_macs());
         if !done {
             return Ok(());
         }
-        let Some(RacePass { allotted, edges, pass }) = self.racing.take() else { return Ok(()) };
-        let tuner = &mut self.networks[index].tuner;
-        tuner.learn(pass.nonces().len(), pass.pass_ms(), pass.part_ms());
+        let Some(RacePass { allotted, host, edges, mut pass }) = self.racing.take() else { return Ok(()) };
+        let loaded = &mut self.networks[index];
+        // Until it agrees with the reference nothing of it counts.
+        let compared = loaded.prove(&mut pass, &host, &edges, &|| self.shared.yield_to_requests(RACE_PATIENCE))?;
+        loaded.learn(&pass);
+        self.steps.add(&pass.take_steps());
+        let spread = self.steps.spread();
+        if self.steps.p99_ms().is_some_and(|p99_ms| loaded.tuner.learn_steps(p99_ms)) {
+            self.steps.forget_latest();
+        }
         if let Some(view) = self.shared.desk().lanes.get_mut(self.lane.number) {
             view.batch = pass.nonces().len();
-            view.tuned = tuner.is_settled();
-            view.longest_step_ms = view.longest_step_ms.max(pass.longest_step_ms());
+            view.tuned = loaded.tuner.is_settled() && (view.tuned || loaded.is_settled_on(&pass));
+            view.compared += compared;
+            view.steps = spread;
         }
         let (_, outputs, workspace) = pass.into_parts();
         self.spare.push(workspace);
@@ -254,17 +262,19 @@ impl Worker {
         }
         let rows = rows.recv().map_err(|_| SprintError::Stopped)?;
         let workspace = self.spare.pop().unwrap_or_default();
-        let nonces = allotted.range.clone().collect();
-        let pass = Pass::begin(network, nonces, rows, self.networks[index].tuner.part_macs(), workspace)?;
-        self.racing = Some(RacePass { allotted, edges, pass });
+        let pass = loaded.begin(allotted.range.clone().collect(), rows, workspace, &|| {
+            self.shared.yield_to_requests(RACE_PATIENCE)
+        })?;
+        self.racing = Some(RacePass { allotted, host: spec.host, edges, pass });
         Ok(())
     }
 
     /// Notes that the search is under way; false if it was stopped or replaced meanwhile.
-    fn mark_running(&self, id: u64, weights_hash: &Hash) -> bool {
+    fn mark_running(&self, id: u64, index: usize) -> bool {
+        let network = &self.networks[index].network;
         let mut desk = self.shared.desk();
         let Some(race) = desk.race.as_mut().filter(|race| race.id == id && race.running) else { return false };
-        race.weights_hash = Some(*weights_hash);
+        race.weights = Some((*network.weights_hash(), network.weights_cost()));
         let allotted = race.search.allotted();
         race.run.get_or_insert_with(|| (Instant::now(), allotted));
         true
@@ -341,12 +351,14 @@ impl Worker {
                 .inputs(&batch, padded(self.lane.device, batch.len()));
             let workspace = self.spare.pop().unwrap_or_default();
             verifying.pass =
-                Some(Pass::begin(loaded.network.clone(), batch, rows, loaded.tuner.part_macs(), workspace)?);
+                Some(loaded.begin(batch, rows, workspace, &|| self.shared.yield_to_requests(VERIFY_PATIENCE))?);
             return Ok(false);
         };
         if pass.step()? {
-            loaded.tuner.learn(pass.nonces().len(), pass.pass_ms(), pass.part_ms());
-            let outcomes = pass.outcomes(&ask.host, ask.threshold);
+            let edges = Edges::new(loaded.network.sprint(), &ask.host, ask.threshold);
+            loaded.prove(pass, &ask.host, &edges, &|| self.shared.yield_to_requests(VERIFY_PATIENCE))?;
+            loaded.learn(pass);
+            let outcomes = edges.outcomes(pass.nonces(), pass.all_outputs());
             verifying.valid.extend(outcomes.iter().map(|outcome| outcome.appropriate));
             verifying.pass = None;
         }
@@ -365,10 +377,10 @@ fn caught<T>(work: impl FnOnce() -> Result<T, SprintError>) -> Result<T, SprintE
 }
 
 /// Finds how a device multiplies and compares it with the reference.
-fn open(lane: &Lane) -> Result<Path, SprintError> {
-    let path = path::choose(lane.path, lane.device)?;
-    self_test::compare_dev(|store| lane.network(store, path, &|| {}))?;
-    Ok(path)
+fn open(lane: &Lane) -> Result<Chosen, SprintError> {
+    let chosen = path::choose(lane.path, lane.device)?;
+    self_test::compare_dev(|store| lane.network(store, chosen, &|| {}))?;
+    Ok(chosen)
 }
 
 /// What a lane does that must not compute: it tells those who ask, if nobody else can answer.

@@ -1,6 +1,10 @@
 //! `pacer-engine sprint bench`: the race as it runs in an engine, measured.
 //!
-//! Race and bare products take turns, so that whatever else the machine does slows both: their ratio is what counts.
+//! Race and bare products take turns of a third of a second, so that whatever else the machine does slows both: their
+//! ratio is what counts.
+
+mod bare;
+mod meter;
 
 use std::time::{Duration, Instant};
 
@@ -9,13 +13,16 @@ use clap::Args;
 use futures::executor::block_on;
 use pacer_sprint::{Hash, Preset};
 use serde::Serialize;
-use tch::{Device, Kind, Tensor};
 
+use self::{
+    bare::Bare,
+    meter::{median, peak_mib, Speed, Watch},
+};
 use super::{
     cli::{parse_preset, print},
-    forward::inner_products,
-    path::{synchronize, weight_kind, Path, PathChoice},
+    path::PathChoice,
     service::{DeviceStatus, RaceSpec, Service, Setup, State, Verification},
+    shared::RaceWork,
 };
 use crate::device::{self, DeviceChoice};
 
@@ -52,12 +59,13 @@ const SEED: Hash = [1; 32];
 const HOST: Hash = [2; 32];
 /// Nonces of the verification that is timed: what an agent samples of one Host.
 const VERIFIED: u64 = 64;
-/// Turns of race and bare products.
-const ROUNDS: u32 = 4;
+/// How long race and bare products take turns, each.
+const TURN: Duration = Duration::from_millis(300);
+const LEAST_TURNS: u32 = 4;
 /// How often progress is looked at.
 const LOOK: Duration = Duration::from_millis(1);
-/// Time for the last step to end after the race was stopped.
-const SETTLE: Duration = Duration::from_millis(60);
+/// No step ended for so long after the race was stopped: it rests.
+const QUIET: Duration = Duration::from_millis(40);
 /// Longest wait for anything that is not measured.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -67,23 +75,61 @@ struct BenchLine {
     device: String,
     threads: usize,
     path: String,
+    /// The largest of all lanes.
     batch: usize,
+    /// Of each lane.
+    batches: Vec<usize>,
     nonces_per_s: f64,
-    /// Needed integer operations of the race per second, in billions.
+    /// Needed integer operations of the race per second, in billions: the median of all turns.
     race_gops: f64,
     /// The same of bare products and nothing else.
     int_mm_gops: f64,
+    /// Whether those were done by each thread for itself.
+    int_mm_apart: bool,
+    /// Median of each turn's race over the mean of the bare products before and after it; least and most.
     efficiency: f64,
-    /// The same with the processor time of this process instead of the time that passed: on a machine that does other
-    /// things too it says more. CPUs only.
+    efficiency_least: f64,
+    efficiency_most: f64,
+    /// The same with the processor time of this process instead of the time that passed, over all turns. CPUs only.
     cpu_efficiency: f64,
+    turns: u32,
     verify_ms_per_nonce: f64,
     seed_to_first_nonce_s: f64,
+    /// Deriving the weights, and the processor time that it took.
+    weights_s: f64,
+    weights_cpu_s: f64,
+    /// Until the race was tuned; what it is compared with does not count.
     peak_mib: f64,
+    /// Device time of steps; for a CPU that is processor time. The worst lane's.
+    step_p50_ms: f64,
+    step_p99_ms: f64,
     longest_step_ms: f64,
+    /// What passed during the longest.
+    longest_step_wall_ms: f64,
+    /// Nonces whose every step was compared with the reference before they counted.
+    compared: u64,
     nonces: u64,
     found: u64,
     weights_hash: String,
+}
+
+/// What the turns came to.
+struct Turns {
+    race: Vec<Speed>,
+    /// Before, between and after them.
+    bare: Vec<Speed>,
+}
+
+impl Turns {
+    fn ratios(&self) -> impl Iterator<Item = f64> + '_ {
+        let beside = self.bare.windows(2).map(|pair| pair.iter().map(Speed::gops).sum::<f64>() / pair.len() as f64);
+        self.race.iter().map(Speed::gops).zip(beside).map(|(race, bare)| race / bare)
+    }
+
+    fn cpu_efficiency(&self) -> f64 {
+        let cpu_gops = |speeds: &[Speed]| speeds.iter().copied().sum::<Speed>().cpu_gops();
+        cpu_gops(&self.race) / cpu_gops(&self.bare)
+    }
 }
 
 /// Races for a while and compares with bare products of the same shapes.
@@ -115,21 +161,11 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     }
     let seed_to_first_nonce_s = started.elapsed().as_secs_f64();
     wait_for(&service, |lanes| lanes.iter().all(|lane| lane.tuned))?;
+    rest(&service)?;
 
-    let lanes = service.status().devices;
-    let bare = Bare::new(args.preset, &devices, &lanes, setup.threads)?;
-    let turn = Duration::from_secs_f64(args.seconds / f64::from(ROUNDS));
-    let (mut race, mut int_mm) = (Speed::default(), Speed::default());
-    for _ in 0..ROUNDS {
-        service.start(spec)?;
-        let (watch, before) = (Watch::start(), service.race_macs());
-        std::thread::sleep(turn);
-        race.add(service.race_macs() - before, &watch);
-        service.stop();
-        check(&service)?;
-        std::thread::sleep(SETTLE);
-        int_mm.add_all(&bare.run(turn.min(Duration::from_secs(2)))?);
-    }
+    let (lanes, peak_mib) = (service.status().devices, peak_mib());
+    let mut bare = Bare::new(args.preset, &devices, &lanes, setup.threads)?;
+    let turns = take_turns(&service, spec, &mut bare, args.seconds)?;
     let began = Instant::now();
     let ask = Verification {
         preset: spec.preset,
@@ -142,22 +178,34 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     let verify_ms_per_nonce = began.elapsed().as_secs_f64() * 1e3 / VERIFIED as f64;
 
     let status = service.status();
-    let needed = args.preset.config().needed_macs() as f64;
+    let race_gops = median(turns.race.iter().map(Speed::gops));
+    let worst = |ms: fn(&DeviceStatus) -> f64| status.devices.iter().map(ms).fold(0.0, f64::max);
     let line = BenchLine {
         preset: args.preset.name(),
         device: joined(&lanes, |lane| lane.device.clone()),
         threads: setup.threads,
         path: joined(&lanes, |lane| lane.path.unwrap_or_default().into()),
         batch: lanes.iter().map(|lane| lane.batch).max().unwrap_or_default(),
-        nonces_per_s: race.gops() * 1e9 / 2.0 / needed,
-        race_gops: race.gops(),
-        int_mm_gops: int_mm.gops(),
-        efficiency: race.gops() / int_mm.gops(),
-        cpu_efficiency: race.cpu_gops() / int_mm.cpu_gops(),
+        batches: lanes.iter().map(|lane| lane.batch).collect(),
+        nonces_per_s: race_gops * 1e9 / 2.0 / args.preset.config().needed_macs() as f64,
+        race_gops,
+        int_mm_gops: median(turns.bare.iter().map(Speed::gops)),
+        int_mm_apart: bare.apart(),
+        efficiency: median(turns.ratios()),
+        efficiency_least: turns.ratios().fold(f64::INFINITY, f64::min),
+        efficiency_most: turns.ratios().fold(0.0, f64::max),
+        cpu_efficiency: turns.cpu_efficiency(),
+        turns: turns.race.len() as u32,
         verify_ms_per_nonce,
         seed_to_first_nonce_s,
-        peak_mib: peak_mib(),
-        longest_step_ms: status.devices.iter().map(|lane| lane.longest_step_ms).fold(0.0, f64::max),
+        weights_s: status.weights_s.unwrap_or(f64::NAN),
+        weights_cpu_s: status.weights_cpu_s.unwrap_or(f64::NAN),
+        peak_mib,
+        step_p50_ms: worst(|lane| lane.step_p50_ms),
+        step_p99_ms: worst(|lane| lane.step_p99_ms),
+        longest_step_ms: worst(|lane| lane.longest_step_ms),
+        longest_step_wall_ms: worst(|lane| lane.longest_step_wall_ms),
+        compared: status.devices.iter().map(|lane| lane.compared).sum(),
         nonces: status.tried,
         found: status.found,
         weights_hash: status.weights_hash.unwrap_or_default(),
@@ -170,6 +218,40 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         println!("{name:24} {value}");
     }
     Ok(())
+}
+
+/// Bare products, race, bare products, race, .., bare products.
+fn take_turns(service: &Service, spec: RaceSpec, bare: &mut Bare, seconds: f64) -> anyhow::Result<Turns> {
+    let count = ((seconds / TURN.as_secs_f64()).round() as u32).max(LEAST_TURNS);
+    let mut turns = Turns { race: Vec::new(), bare: vec![bare.run(TURN)?] };
+    for _ in 0..count {
+        let (watch, before) = (Watch::start(), service.race_work().macs);
+        service.start(spec)?;
+        std::thread::sleep(TURN);
+        // Steps that are under way end, and count with the time until the last one has.
+        let done = rest(service)?;
+        let Some(last) = done.last_step.filter(|last| *last > watch.began) else { bail!("no step ended in a turn") };
+        turns.race.push(Speed {
+            macs: done.macs - before,
+            seconds: (last - watch.began).as_secs_f64(),
+            cpu_seconds: watch.cpu_seconds(),
+        });
+        turns.bare.push(bare.run(TURN)?);
+    }
+    Ok(turns)
+}
+
+/// Stops the race and waits until it has stopped.
+fn rest(service: &Service) -> anyhow::Result<RaceWork> {
+    service.stop();
+    check(service)?;
+    loop {
+        let done = service.race_work();
+        std::thread::sleep(QUIET);
+        if service.race_work().last_step == done.last_step {
+            return Ok(done);
+        }
+    }
 }
 
 /// Fails if the race did.
@@ -198,213 +280,36 @@ fn joined(lanes: &[DeviceStatus], what: impl Fn(&DeviceStatus) -> String) -> Str
     names.join(",")
 }
 
-/// Time since it was started, of the clock and of the processors.
-struct Watch {
-    began: Instant,
-    cpu_s: f64,
-}
-
-impl Watch {
-    fn start() -> Self {
-        Watch { began: Instant::now(), cpu_s: cpu_seconds() }
-    }
-}
-
-/// Work and the time it took.
-#[derive(Clone, Copy, Debug, Default)]
-struct Speed {
-    macs: u64,
-    seconds: f64,
-    cpu_seconds: f64,
-}
-
-impl Speed {
-    fn add(&mut self, macs: u64, watch: &Watch) {
-        self.macs += macs;
-        self.seconds += watch.began.elapsed().as_secs_f64();
-        self.cpu_seconds += cpu_seconds() - watch.cpu_s;
-    }
-
-    fn add_all(&mut self, other: &Speed) {
-        self.macs += other.macs;
-        self.seconds += other.seconds;
-        self.cpu_seconds += other.cpu_seconds;
-    }
-
-    fn gops(&self) -> f64 {
-        self.macs as f64 * 2.0 / 1e9 / self.seconds
-    }
-
-    /// A second of one processor.
-    fn cpu_gops(&self) -> f64 {
-        self.macs as f64 * 2.0 / 1e9 / self.cpu_seconds
-    }
-}
-
-/// Bare products in the shapes of one inner layer on each device, the faster way on a CPU: one product after another by
-/// all threads, or a layer for each thread.
-struct Bare {
-    preset: Preset,
-    devices: Vec<(Device, Path, usize)>,
-    threads: usize,
-}
-
-impl Bare {
-    fn new(preset: Preset, devices: &[Device], lanes: &[DeviceStatus], threads: usize) -> anyhow::Result<Self> {
-        let mut found = Vec::new();
-        for device in devices {
-            let name = super::service::device_name(*device);
-            let Some(lane) = lanes.iter().find(|lane| lane.device == name) else { bail!("{name} does not race") };
-            let path = if lane.path == Some(Path::Bf16.name()) { Path::Bf16 } else { Path::Int8 };
-            found.push((*device, path, lane.batch));
-        }
-        Ok(Bare { preset, devices: found, threads })
-    }
-
-    /// All devices one after the other; they are added up as if they had worked at once.
-    fn run(&self, time: Duration) -> anyhow::Result<Speed> {
-        let mut sum = Speed { seconds: time.as_secs_f64(), ..Speed::default() };
-        for (device, path, batch) in &self.devices {
-            let lanes = if *device == Device::Cpu { self.threads } else { 1 };
-            let together = self.threads_apart(1, *device, *path, batch * lanes, time / 2)?;
-            let best = match lanes {
-                1 => together,
-                _ => {
-                    let apart = self.threads_apart(lanes, *device, *path, *batch, time / 2)?;
-                    tracing::debug!(?together, ?apart, "bare products");
-                    if apart.gops() > together.gops() {
-                        apart
-                    } else {
-                        together
-                    }
-                }
-            };
-            let scale = sum.seconds / best.seconds;
-            sum.macs += (best.macs as f64 * scale) as u64;
-            sum.cpu_seconds += best.cpu_seconds * scale;
-        }
-        Ok(sum)
-    }
-
-    /// A layer for each of some threads; with one, libtorch uses all of its own.
-    fn threads_apart(
-        &self,
-        threads: usize,
-        device: Device,
-        path: Path,
-        batch: usize,
-        time: Duration,
-    ) -> anyhow::Result<Speed> {
-        let usual = tch::get_num_threads();
-        let layers: Vec<Layer> =
-            (0..threads).map(|_| Layer::new(self.preset, device, path, batch)).collect::<Result<_, _>>()?;
-        let watch = Watch::start();
-        let macs = if let [only] = layers.as_slice() {
-            only.run(time)?
-        } else {
-            let one = |layer: Layer| {
-                tch::set_num_threads(1);
-                layer.run(time)
-            };
-            let macs: anyhow::Result<u64> = std::thread::scope(|scope| {
-                let running: Vec<_> = layers.into_iter().map(|layer| scope.spawn(|| one(layer))).collect();
-                running.into_iter().map(|thread| thread.join().unwrap_or_else(|_| bail!("a thread panicked"))).sum()
-            });
-            tch::set_num_threads(usual);
-            macs?
-        };
-        let mut speed = Speed::default();
-        speed.add(macs, &watch);
-        Ok(speed)
-    }
-}
-
-/// The products of one inner layer for a batch: activations, weights and results.
-struct Layer {
-    products: Vec<(Tensor, Tensor, Tensor)>,
-    macs: u64,
-    device: Device,
-    path: Path,
-}
-
-impl Layer {
-    fn new(preset: Preset, device: Device, path: Path, batch: usize) -> anyhow::Result<Self> {
-        let mut layer = Layer { products: Vec::new(), macs: 0, device, path };
-        for (outputs, inner, positions) in inner_products(&preset.config()) {
-            let (rows, inner, outputs) = ((batch * positions) as i64, inner as i64, outputs as i64);
-            let x = Tensor::f_randint_low(-128, 128, [rows, inner], (Kind::Int8, device))?;
-            let weights = Tensor::f_randint_low(-8, 8, [outputs, inner], (Kind::Int8, device))?;
-            let weights = weights.f_to_dtype(weight_kind(path), false, false)?.f_tr()?;
-            let kind = if path == Path::Int8 { Kind::Int } else { Kind::Float };
-            layer.macs += (rows * inner * outputs) as u64;
-            let result = Tensor::f_zeros([rows, outputs], (kind, device))?;
-            layer.products.push((x.f_to_dtype(weight_kind(path), false, false)?, weights, result));
-        }
-        layer.once()?;
-        Ok(layer)
-    }
-
-    fn once(&self) -> anyhow::Result<()> {
-        for (x, weights, result) in &self.products {
-            match (self.path, self.device) {
-                (Path::Int8, _) => drop(x.f_internal_int_mm_out(result, weights)?),
-                (Path::Bf16, Device::Cpu) => drop(super::path::product(x, weights, self.path)?),
-                (Path::Bf16, _) => drop(x.f_mm_dtype_out(result, weights, Kind::Float)?),
-            }
-        }
-        synchronize(self.device);
-        Ok(())
-    }
-
-    /// Again and again; returns the multiply-adds.
-    fn run(&self, time: Duration) -> anyhow::Result<u64> {
-        let (began, mut rounds) = (Instant::now(), 0);
-        while began.elapsed() < time {
-            self.once()?;
-            rounds += 1;
-        }
-        Ok(rounds * self.macs)
-    }
-}
-
-/// Processor time of this process, to a hundredth of a second.
-fn cpu_seconds() -> f64 {
-    const TICKS_PER_S: f64 = 100.0;
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // Behind the name, which may hold anything: user and system time are the 12th and 13th.
-    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-    fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / TICKS_PER_S
-}
-
-/// The most main memory this process had at once.
-fn peak_mib() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok()).map_or(f64::NAN, |kib| kib / 1024.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tch::Device;
 
     #[test]
-    fn memory_and_processor_time_should_be_found() {
-        let watch = Watch::start();
-        let mut spent = 0u64;
-        while cpu_seconds() - watch.cpu_s < 0.03 && watch.began.elapsed() < PATIENCE {
-            spent = std::hint::black_box(spent.wrapping_add(1));
-        }
-        assert!(watch.began.elapsed().as_secs_f64() > 0.0 && cpu_seconds() > watch.cpu_s);
-        assert!((1.0..1e6).contains(&peak_mib()));
+    fn efficiency_should_be_each_turns_against_the_bare_products_around_it() {
+        let speed = |gops: f64| Speed { macs: (gops * 5e8) as u64, seconds: 1.0, cpu_seconds: 2.0 };
+        // The machine got slower after the first turn; both sides did.
+        let turns = Turns { race: vec![speed(8.0), speed(3.6)], bare: vec![speed(10.0), speed(6.0), speed(2.0)] };
+        let ratios: Vec<f64> = turns.ratios().collect();
+        assert!((ratios[0] - 1.0).abs() < 1e-9 && (ratios[1] - 0.9).abs() < 1e-9, "{ratios:?}");
+        assert!((turns.cpu_efficiency() - 5.8 / 6.0).abs() < 1e-9);
     }
 
     #[test]
-    fn bare_layer_should_count_an_inner_layers_work() {
+    fn turns_should_count_what_the_race_did_in_them() {
         tch::set_num_threads(1);
-        let layer = Layer::new(Preset::Dev, Device::Cpu, Path::Int8, 5).expect("built");
-        let config = Preset::Dev.config();
-        let more = pacer_sprint::Config { layers: 5, ..config };
-        assert_eq!(layer.macs, 5 * (more.needed_macs() - config.needed_macs()));
-        assert_eq!(layer.run(Duration::ZERO).expect("run"), 0);
+        let setup = Setup { threads: 1, batch: Some(32), ..Setup::new(vec![Device::Cpu], 1 << 24) };
+        let service = Service::new(&setup, |_| {}).expect("thread");
+        let spec =
+            RaceSpec { preset: Preset::Dev, seed: SEED, host: HOST, threshold: 0, first_nonce: 0, max_rate: None };
+        service.start(spec).expect("started");
+        wait_for(&service, |lanes| lanes.iter().all(|lane| lane.batch > 0)).expect("raced");
+        let before = rest(&service).expect("stopped");
+        let mut bare = Bare::new(Preset::Dev, &[Device::Cpu], &service.status().devices, 1).expect("built");
+        let turns = take_turns(&service, spec, &mut bare, 0.1).expect("raced");
+        assert_eq!((turns.race.len(), turns.bare.len()), (LEAST_TURNS as usize, LEAST_TURNS as usize + 1));
+        let sum: u64 = turns.race.iter().map(|speed| speed.macs).sum();
+        assert_eq!(sum, service.race_work().macs - before.macs);
+        assert!(turns.ratios().all(|ratio| ratio > 0.0) && !bare.apart());
     }
 }
