@@ -175,3 +175,62 @@ fn thread_should_stay_alone_when_another_sets_the_usual_number() {
     assert_eq!(lane.join().expect("ended"), 1);
     tch::set_num_threads(1);
 }
+
+/// Wrong in the last row of blocks of 200 rows or more. The comparison at start has 160.
+fn short_add_fold(block: Block<'_>, x: &mut [i8]) {
+    let rows = block.acc.len() / block.columns;
+    let done = if rows >= 200 { rows - 1 } else { rows };
+    add_fold(Block { acc: &block.acc[..done * block.columns], ..block }, x);
+}
+
+#[test]
+fn engine_should_refuse_to_race_when_only_the_batch_that_it_races_with_goes_wrong() {
+    tch::set_num_threads(1);
+    let threshold = pacer_sprint::threshold_for_one_in(4, 256).expect("in table");
+    // What was raced before the batch grew into the fault, with 16 and 32 nonces of four rows, stands; nothing else counts.
+    for (batch, right) in [(None, 48), (Some(49), 49), (Some(50), 0)] {
+        let setup =
+            Setup { wrong_kernel: Some(short_add_fold), batch, threads: 1, ..Setup::new(vec![Device::Cpu], 1 << 24) };
+        let (stepped, steps) = mpsc::channel();
+        let stepped = std::sync::Mutex::new(stepped);
+        let service =
+            Service::new(&setup, move |_| drop(stepped.lock().map(|stepped| stepped.send(())))).expect("thread");
+        service.start(RaceSpec { threshold, ..spec() }).expect("the comparison at start found nothing");
+        let ends = |status: &Status| match batch {
+            Some(49) => status.tried >= right,
+            _ => status.state == State::Failed,
+        };
+        while !ends(&service.status()) {
+            // A lane that gave up makes no more steps.
+            let _ = steps.recv_timeout(Duration::from_millis(100));
+        }
+        let status = service.stop();
+        assert_eq!(status.devices[0].error.is_some(), batch != Some(49), "{status:?}");
+        assert!(batch == Some(49) || status.tried == right, "{status:?}");
+        assert_eq!(status.devices[0].compared > 0, right > 0, "{status:?}");
+        let found: Vec<u64> = service.nonces(0).0.into_iter().filter(|nonce| *nonce < right).collect();
+        assert_eq!(found, (0..right).filter(|nonce| appropriate(threshold, *nonce)).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn verification_should_be_refused_when_only_its_batch_goes_wrong() {
+    tch::set_num_threads(1);
+    let setup = Setup {
+        wrong_kernel: Some(short_add_fold),
+        batch: Some(64),
+        threads: 1,
+        ..Setup::new(vec![Device::Cpu], 1 << 24)
+    };
+    let service = Service::new(&setup, |_| {}).expect("thread");
+    let ask = |count| Verification {
+        preset: Preset::Dev,
+        seed: [1; 32],
+        host: [2; 32],
+        threshold: 1,
+        nonces: (0..count).collect(),
+    };
+    assert_eq!(block_on(service.verify(ask(30))).expect("small blocks are right").len(), 30);
+    let refused = block_on(service.verify(ask(64))).expect_err("inexact");
+    assert!(matches!(refused, SprintError::Inexact(_)), "{refused}");
+}
