@@ -17,10 +17,13 @@ const LEAST_STEP_TARGET_MS: f64 = 1.0;
 const CROSS_BELOW_MS: f64 = 0.7 * STEP_MS;
 /// What a part should take, as far as that is known beforehand.
 const PART_TARGET_MS: f64 = 4.0;
-/// A batch is not doubled if a part of it takes longer than this.
+/// A batch whose parts are layers is not doubled if one takes longer than this.
 const GROW_BELOW_MS: f64 = 6.0;
 /// Above this parts are halved, or the batch is if they are as small as they can be.
 const SHRINK_ABOVE_MS: f64 = 10.0;
+/// Passes in a row after which that is done on a CPU, where a pass may have a single part of some kind, which is soon
+/// disturbed. Layers are many, so that their shortest time is believed at once.
+const LONG_PASSES: u32 = 2;
 /// A pass is not made longer than about twice this: what it finds counts at its end.
 const GROW_BELOW_PASS_MS: f64 = 3000.0;
 /// Multiply-adds of a part on a CPU: at most, and at least.
@@ -79,6 +82,8 @@ pub(super) struct Tuner {
     best: Option<(usize, f64)>,
     /// Sizes since then.
     misses: u32,
+    /// Passes with long parts since the last one without.
+    long: u32,
     searching: bool,
     fixed: bool,
     /// A part is a whole layer, however few multiply-adds one may have: it grows with the batch.
@@ -95,6 +100,7 @@ impl Tuner {
             pace,
             best: None,
             misses: 0,
+            long: 0,
             searching: true,
             fixed: false,
             whole_layers: kernels == Kernels::Torch,
@@ -104,7 +110,8 @@ impl Tuner {
     /// No search: passes of `batch` nonces.
     pub fn fixed(batch: usize, kernels: Kernels, pace: Pace) -> Self {
         let (batch, whole_layers) = (batch.clamp(1, MAX_BATCH), kernels == Kernels::Torch);
-        Tuner { batch, max: batch, pace, best: None, misses: 0, searching: false, fixed: true, whole_layers }
+        let (best, misses, long) = (None, 0, 0);
+        Tuner { batch, max: batch, pace, best, misses, long, searching: false, fixed: true, whole_layers }
     }
 
     /// Nonces for the next pass.
@@ -135,7 +142,12 @@ impl Tuner {
     /// Learns from a pass.
     pub fn learn(&mut self, lesson: Lesson) {
         let Lesson { batch, pass_ms, part_ms } = lesson;
-        if part_ms > SHRINK_ABOVE_MS {
+        self.long = if part_ms > SHRINK_ABOVE_MS { self.long + 1 } else { 0 };
+        if self.long > 0 {
+            if self.long < LONG_PASSES && !self.whole_layers {
+                return;
+            }
+            self.long = 0;
             if self.pace.part_macs > LEAST_PART_MACS && !self.whole_layers {
                 self.pace.part_macs = (self.pace.part_macs / 2).max(LEAST_PART_MACS);
             } else if !self.fixed {
@@ -159,9 +171,9 @@ impl Tuner {
             }
         };
         let larger = (batch * 2).min(self.max);
-        // Twice the nonces take at most twice as long.
-        let next_ms = if self.whole_layers { 2.0 * part_ms } else { part_ms };
-        if self.misses < MOST_MISSES && larger > batch && next_ms < GROW_BELOW_MS && pass_ms < GROW_BELOW_PASS_MS {
+        // A layer of twice the nonces takes at most twice as long; other parts are cut to a size.
+        let short = !self.whole_layers || 2.0 * part_ms < GROW_BELOW_MS;
+        if self.misses < MOST_MISSES && larger > batch && short && pass_ms < GROW_BELOW_PASS_MS {
             self.batch = larger;
         } else {
             self.settle(best);
@@ -237,16 +249,22 @@ mod tests {
     #[test]
     fn parts_should_shrink_when_they_are_long_and_then_the_batch() {
         let mut tuner = tuner();
+        // Once is no reason, twice is.
         tuner.learn(lesson(16, 100.0, 30.0));
-        assert_eq!((tuner.batch(), tuner.pace().part_macs), (16, MOST_PART_MACS / 2));
+        tuner.learn(lesson(16, 100.0, 3.0));
+        tuner.learn(lesson(32, 100.0, 30.0));
+        assert_eq!((tuner.batch(), tuner.pace().part_macs), (32, MOST_PART_MACS));
+        tuner.learn(lesson(32, 100.0, 30.0));
+        assert_eq!((tuner.batch(), tuner.pace().part_macs), (32, MOST_PART_MACS / 2));
         while tuner.pace().part_macs > LEAST_PART_MACS {
-            tuner.learn(lesson(16, 100.0, 13.0));
+            tuner.learn(lesson(32, 100.0, 13.0));
         }
+        assert_eq!(tuner.batch(), 32);
+        tuner.learn(lesson(32, 100.0, 13.0));
+        tuner.learn(lesson(32, 100.0, 13.0));
         assert_eq!(tuner.batch(), 16);
-        tuner.learn(lesson(16, 100.0, 13.0));
-        assert_eq!(tuner.batch(), 8);
         let mut fixed = Tuner::fixed(64, Kernels::Host, Pace::default());
-        for _ in 0..20 {
+        for _ in 0..40 {
             fixed.learn(lesson(64, 100.0, 30.0));
         }
         assert_eq!((fixed.batch(), fixed.pace().part_macs), (64, LEAST_PART_MACS));
