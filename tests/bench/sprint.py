@@ -9,7 +9,10 @@ Prints a table and writes FILE (target/bench/sprint.json): a list with an object
     preset, device, threads, batch          what was measured
     nonces_per_s                            of the whole race: inputs, network, permutation, verdict
     efficiency                              integer operations a second in the race over those of bare int8 products of
-                                            the same shapes in the same process
+                                            the same shapes in the same process; the median of turns of 0.3 s
+    step_p50_ms, step_p99_ms,               device time of the race's steps: on a CPU the processor time of a lane
+    longest_step_ms
+    weights_s, weights_cpu_s                deriving the weights, and the processor time of that
     vs_float                                nonces_per_s over those of the float transformer without norms (float_transformer.py)
     vs_float_with_norm                      and with them
     verify_ms_per_nonce                     recomputing one nonce of another Host
@@ -88,7 +91,8 @@ def measure(engine, preset, args):
         )
     numbers = [key for key, value in rounds[0].items() if isinstance(value, (int, float)) and not isinstance(value, bool)]
     whole = {key: median(row.get(key) for row in rounds) for key in numbers}
-    whole["peak_mib"] = max((row["peak_mib"] for row in rounds if row.get("peak_mib") is not None), default=None)
+    for key in ["peak_mib", "longest_step_ms", "longest_step_wall_ms"]:
+        whole[key] = max((row[key] for row in rounds if row.get(key) is not None), default=None)
     whole["float_batch"], whole["float_attention"] = plain
     kept = ["nonces_per_s", "efficiency", "vs_float", "float_nonces_per_s", "float_with_norm_nonces_per_s"]
     return {**rounds[0], **whole, "rounds": [{key: row[key] for key in kept} for row in rounds]}
@@ -96,7 +100,7 @@ def measure(engine, preset, args):
 
 def table(rows):
     keys = ["preset", "device", "nonces_per_s", "efficiency", "vs_float", "vs_float_with_norm", "verify_ms_per_nonce",
-            "seed_to_first_nonce_s", "peak_mib"]
+            "seed_to_first_nonce_s", "weights_s", "step_p99_ms", "longest_step_ms", "peak_mib"]
     show = lambda value: "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
     lines = [keys] + [[show(row.get(key)) for key in keys] for row in rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(keys))]
