@@ -1,7 +1,7 @@
 //! Follows the chain for the operator and for the off-chain workers.
 //!
-//! - Writes the height of the last final block to off-chain storage, where the randomness protocol waits for it: nothing
-//!   is opened before the block that closes its phase is final.
+//! - Writes height and hash of the last final block to off-chain storage, where the randomness protocol waits for it:
+//!   nothing is opened before the block that closes its phase is final, and nothing on a fork that lost.
 //! - Logs each new phase, and at the start of an epoch the Hosts' weights, at `info`.
 //! - Sets Prometheus gauges: epoch, phase, weights, commits of the race, registered Hosts.
 
@@ -21,7 +21,7 @@ use crate::service::{Block, FullBackend, FullClient};
 
 /// Target of log lines.
 const LOG: &str = "pacer";
-/// Where the runtime's off-chain worker reads the height of the last final block, a SCALE-encoded u32.
+/// Where the runtime's off-chain worker reads height and hash of the last final block, as SCALE-encoded (u32, H256).
 const FINALIZED_KEY: &[u8] = b"pacer/finalized";
 
 struct Metrics {
@@ -67,7 +67,7 @@ pub async fn run(client: Arc<FullClient>, backend: Arc<FullBackend>, registry: O
 			block = finalized.next().fuse() => {
 				let Some(block) = block else { return };
 				if let Some(mut storage) = backend.offchain_storage() {
-					storage.set(STORAGE_PREFIX, FINALIZED_KEY, &block.header.number().encode());
+					storage.set(STORAGE_PREFIX, FINALIZED_KEY, &(block.header.number(), block.hash).encode());
 				}
 			}
 			block = imported.next().fuse() => {

@@ -1,11 +1,13 @@
 //! Which pallets are benchmarked, and the scenes they need. Only in a build with `runtime-benchmarks`.
 
 use frame_support::traits::fungible::{Mutate, MutateHold};
-use pacer_types::{traits::BeaconValue, Balance, DutyKey, DutySignature, EpochIndex, SessionIndex, Slot};
+use pacer_types::{
+	node_key, traits::BeaconValue, weights::HostWeight, Balance, DutyKey, DutySignature, EpochIndex, SessionIndex, Slot,
+};
 
 use crate::*;
 
-frame_benchmarking::define_benchmarks!([pallet_sprint, Sprint]);
+frame_benchmarking::define_benchmarks!([pallet_randomness, Randomness] [pallet_sprint, Sprint]);
 
 /// Where the bencher's keystore keeps the key that signs.
 const KEY_TYPE: sp_core::crypto::KeyTypeId = sp_core::crypto::KeyTypeId(*b"bnch");
@@ -48,5 +50,21 @@ impl pallet_sprint::benchmarking::BenchmarkHelper for Scene {
 
 	fn sign(message: &[u8]) -> DutySignature {
 		sp_io::crypto::sr25519_sign(KEY_TYPE, &Self::duty_key(), message).unwrap_or_default()
+	}
+}
+
+impl pallet_randomness::benchmarking::BenchmarkHelper for Scene {
+	fn set_clock(session: SessionIndex, start: Slot, slot: Slot) {
+		<Self as pallet_sprint::benchmarking::BenchmarkHelper>::set_clock(session, start, slot);
+	}
+
+	fn set_weights(epoch: EpochIndex, weights: Vec<HostWeight>) {
+		pallet_sprint::Weights::<Runtime>::insert(epoch, pallet_sprint::WeightList::truncate_from(weights));
+	}
+
+	fn make_host(who: &AccountId, key: &node_key::Public) {
+		<Self as pallet_sprint::benchmarking::BenchmarkHelper>::make_host(who, pacer_types::PCR);
+		let owner = (node_key::KEY_TYPE, sp_runtime::RuntimeAppPublic::to_raw_vec(key));
+		pallet_session::KeyOwner::<Runtime>::insert(owner, who);
 	}
 }

@@ -6,7 +6,7 @@ use frame_support::{
 	traits::{Authorize, ConstU128, OnFinalize, OnInitialize},
 };
 use pacer_types::{
-	duty::{signing_hash, CallKind, DutyHeader},
+	duty::DutyHeader,
 	node_key,
 	traits::{BeaconValue, EpochClock, EpochWeights},
 	weights::HostWeight,
@@ -21,6 +21,9 @@ use sp_runtime::{
 };
 
 use crate as pallet_randomness;
+
+mod members;
+pub use members::*;
 
 pub type TxExtension = (frame_system::AuthorizeCall<Test>,);
 pub type Extrinsic = generic::UncheckedExtrinsic<AccountId, RuntimeCall, MultiSignature, TxExtension>;
@@ -98,7 +101,8 @@ where
 pub struct NodeKeys;
 impl pacer_types::traits::NodeKeyOwner for NodeKeys {
 	fn owner(key: &node_key::Public) -> Option<AccountId> {
-		NAMES.iter().find(|name| node_pair(name).public() == *key).map(|name| account(name))
+		let other = OtherNode::get().filter(|(node, _)| node == key).map(|(_, owner)| owner);
+		other.or_else(|| NAMES.iter().find(|name| node_pair(name).public() == *key).map(|name| account(name)))
 	}
 }
 
@@ -110,6 +114,12 @@ parameter_types! {
 	pub static Committee: Vec<(String, u64)> = vec![];
 	/// Blocks begin with the hooks of this pallet, before the session changes.
 	pub static WiredBelowSession: bool = false;
+	/// Which of several forks the blocks from now on belong to.
+	pub static Fork: u8 = 0;
+	/// Weights by account, instead of [`Committee`] if there are any.
+	pub static ManyWeights: Vec<HostWeight> = vec![];
+	/// A node that belongs to an account without a name.
+	pub static OtherNode: Option<(node_key::Public, AccountId)> = None;
 }
 
 impl pallet_hosts::Config for Test {
@@ -124,6 +134,8 @@ impl pallet_hosts::Config for Test {
 
 impl crate::Config for Test {
 	type Auth = Hosts;
+	#[cfg(feature = "runtime-benchmarks")]
+	type BenchmarkHelper = Weights;
 	type Clock = Clock;
 	type Hosts = Hosts;
 	type NodeKeyOwner = NodeKeys;
@@ -146,6 +158,10 @@ impl EpochClock for Clock {
 pub struct Weights;
 impl EpochWeights for Weights {
 	fn weights(_: EpochIndex) -> Vec<HostWeight> {
+		let many = ManyWeights::get();
+		if !many.is_empty() {
+			return many;
+		}
 		let mut list: Vec<HostWeight> = Committee::get()
 			.into_iter()
 			.map(|(name, consensus)| HostWeight { host: account(&name), work: consensus, consensus })
@@ -161,6 +177,32 @@ impl EpochWeights for Weights {
 	}
 	fn total_consensus(epoch: EpochIndex) -> u64 {
 		Self::weights(epoch).iter().map(|w| w.consensus).sum()
+	}
+}
+
+#[cfg(feature = "runtime-benchmarks")]
+impl crate::benchmarking::BenchmarkHelper for Weights {
+	fn set_clock(session: SessionIndex, start: Slot, slot: Slot) {
+		// Here sessions begin at multiples of their length.
+		Session::set(session);
+		CurrentSlot::set(u64::from(session * Clock::params().session_slots) + slot - start);
+	}
+	fn set_weights(_: EpochIndex, weights: Vec<HostWeight>) {
+		ManyWeights::set(weights);
+	}
+	fn make_host(who: &AccountId, key: &node_key::Public) {
+		let info = pallet_hosts::HostInfo {
+			duty_key: Default::default(),
+			previous_duty_key: None,
+			seed_from: 0,
+			endpoint: Default::default(),
+			models: Default::default(),
+			bond: 0,
+			races_from: 0,
+			withdraw_from: None,
+		};
+		pallet_hosts::Hosts::<Test>::insert(who, info);
+		OtherNode::set(Some((key.clone(), who.clone())));
 	}
 }
 
@@ -191,6 +233,11 @@ pub fn node_pair(name: &str) -> node_key::Pair {
 	node_key::Pair::from_string(&node_uri(name), None).unwrap()
 }
 
+/// Hash of a block of this fork.
+pub fn hash_of(height: u32) -> Hash {
+	seed(&format!("block {height}"), &Fork::get().to_string()).into()
+}
+
 /// Ends the current block and begins one in this slot.
 pub fn begin_block(slot: Slot) {
 	let height = System::block_number();
@@ -198,6 +245,7 @@ pub fn begin_block(slot: Slot) {
 		Randomness::on_finalize(height);
 	}
 	System::set_block_number(height + 1);
+	frame_system::BlockHash::<Test>::insert(height + 1, hash_of(height + 1));
 	CurrentSlot::set(slot);
 	let session = (slot / u64::from(Clock::params().session_slots)) as SessionIndex;
 	if WiredBelowSession::get() {
@@ -231,38 +279,6 @@ pub fn run_to_window(epoch: EpochIndex, which: BeaconValue) {
 
 pub fn header(name: &str) -> DutyHeader {
 	DutyHeader { host: account(name), epoch: Clock::epoch(), nonce: 0, valid_until: CurrentSlot::get() + 32 }
-}
-
-/// What `name` contributes.
-pub fn secret(name: &str, epoch: EpochIndex, which: BeaconValue) -> [u8; 32] {
-	Randomness::context(epoch, which).secret(&[7; 32], &account(name).into())
-}
-
-pub fn deal(name: &str) -> crate::Call<Test> {
-	deal_with(name, header(name))
-}
-
-pub fn deal_with(signer: &str, header: DutyHeader) -> crate::Call<Test> {
-	let commitment = |which| {
-		let host = header.host.clone().into();
-		let context = Randomness::context(header.epoch, which);
-		Hash::from(context.commitment(&host, &context.secret(&[7; 32], &host)))
-	};
-	let (race, audit) = (commitment(BeaconValue::Race), commitment(BeaconValue::Audit));
-	let message = signing_hash(&Randomness::genesis_hash(), &header, CallKind::Deal, &(race, audit));
-	let signature = node_pair(signer).sign(&message);
-	let key = node_pair(signer).public();
-	crate::Call::deal { header, key, race_commitment: race, audit_commitment: audit, signature }
-}
-
-pub fn open(name: &str, which: BeaconValue) -> crate::Call<Test> {
-	open_with(name, header(name), which, secret(name, Clock::epoch(), which))
-}
-
-pub fn open_with(signer: &str, header: DutyHeader, which: BeaconValue, secret: [u8; 32]) -> crate::Call<Test> {
-	let message = signing_hash(&Randomness::genesis_hash(), &header, CallKind::Open, &(which, secret));
-	let signature = node_pair(signer).sign(&message);
-	crate::Call::open { header, key: node_pair(signer).public(), which, secret, signature }
 }
 
 /// Includes the call in the current block.
@@ -299,6 +315,9 @@ pub fn externalities() -> sp_io::TestExternalities {
 	Session::set(0);
 	CurrentSlot::set(0);
 	WiredBelowSession::set(false);
+	Fork::set(0);
+	ManyWeights::set(vec![]);
+	OtherNode::set(None);
 	Committee::set(MEMBERS.map(|name| (name.to_string(), 10)).to_vec());
 	let mut storage = frame_system::GenesisConfig::<Test>::default().build_storage().unwrap();
 	let balances = NAMES.map(|name| (account(name), 5_000 * PCR)).to_vec();
@@ -313,6 +332,15 @@ pub fn externalities() -> sp_io::TestExternalities {
 	hosts.assimilate_storage(&mut storage).unwrap();
 	let mut ext = sp_io::TestExternalities::from(storage);
 	ext.execute_with(|| begin_block(0));
+	ext
+}
+
+/// The same with a keystore, for benchmarks that sign.
+#[cfg(feature = "runtime-benchmarks")]
+pub fn bench_externalities() -> sp_io::TestExternalities {
+	let mut ext = externalities();
+	let keystore = sp_keystore::testing::MemoryKeystore::new();
+	ext.register_extension(sp_keystore::KeystoreExt(std::sync::Arc::new(keystore)));
 	ext
 }
 

@@ -1,39 +1,76 @@
-//! The random beacon's protocol, without chain, clock or storage.
+//! The random beacon's protocol, without chain, clock or storage: publicly verifiable secret sharing, opened together.
 //!
-//! An epoch has two random values, *race* and *audit*. Members of a committee first fix what they will contribute and
-//! only later show it, so nobody can fit a contribution to those of others.
+//! An epoch has two random values, *race* and *audit*. Every member of a committee *deals*: it hands out encrypted
+//! shares of a secret that is never shown by itself, with a proof that any sufficient number of shares gives the same
+//! secret. When the set of dealings is final, share owners *open* the sum of all dealings. A threshold of opened slots
+//! gives the sum of the secrets, times the base point; nobody can hold back a contribution, so nobody can choose.
+//! Specification with byte layouts and proofs: `docs/randomness.md`.
 //!
 //! # Words
-//! - *secret*: 32 bytes that a member contributes to one value.
-//! - *dealing*: the commitment by which a member fixes a secret.
-//! - *opening*: the secret itself, shown once the set of dealings can no longer change.
-//! - *value*: what all openings make together.
+//! - *slot*: one of [`SLOTS`] shares, numbered from 1, owned by a member ([`Committee`]), assigned by weight ([`seats`]).
+//!   A slot is *live* if its owner registered a key, else *dead*.
+//! - *threshold*: how many opened slots give the value; [`THRESHOLD`].
+//! - *key*: `E = sk * G`, for one epoch ([`EncryptionKey`], [`SecretKey`]).
+//! - *dealing*: `p(i) * E_i` for every live slot `i`, with a proof ([`Dealing`]).
+//! - *sum*: `Y_i`, the sum of all dealings at slot `i` ([`Sum`]).
+//! - *opening*: `D_i = sk^-1 * Y_i` for a member's slots, with a proof ([`Opening`]).
+//! - *secret sum*: `S = s * G`, `s` the sum of all `p(0)` ([`interpolate`]).
+//! - *value*: a hash of `S` and the set of dealings ([`Context::value`]).
 //!
-//! # What is provisional
-//! This is commit and reveal: the member that opens last sees the value first and may stay silent, which lets it choose
-//! between two values. `design/randomness.md` replaces it by publicly verifiable secret sharing, where members open
-//! the *sum* of all dealings together and silence changes nothing. The life cycle (deal, fix the set, wait for
-//! finality, open, value) and the formula of the value stay; [`Commitment`] becomes a dealing with encrypted shares
-//! and [`Secret`] a decrypted share.
+//! # Life cycle
+//! Register a key ([`SecretKey::prove`], [`verify_key`]); weights become a [`Committee`]; [`Context::deal`],
+//! [`Context::verify_dealing`], [`Sum::add`]; wait until no fork can change the set; [`Context::open`],
+//! [`Context::verify_opening`]; [`interpolate`], [`Context::value`].
 //!
 //! # Invariants
-//! 1. Every hash binds genesis, epoch and value, and every dealing its host: nothing can be used twice or copied.
-//! 2. A value depends on the whole set of dealings, also on those that were not opened.
-//! 3. The value does not depend on the order in which anything arrived.
+//! 1. Every proof binds genesis, epoch, value, the whole committee with its keys, and the sender: nothing can be used
+//!    twice or by somebody else.
+//! 2. A verified dealing's shares lie on one polynomial of degree below the threshold, which its dealer knows.
+//! 3. Any threshold of verified shares gives the same secret sum, in any order; fewer give nothing.
+//! 4. The value depends on every dealing and on nothing else: not on who opened, nor on the order of anything.
+//! 5. Every object has one encoding. Lengths are checked before anything is allocated.
+//! 6. Secrets come from a seed and the whole statement: dealing or opening again gives the same bytes, another statement
+//!    never the same nonce. They are handled in constant time and wiped.
+//! 7. No float, no panic: wrong input is an [`Error`]. The code runs inside the runtime.
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;
+
+mod committee;
+mod dealing;
+mod error;
+mod key;
+mod opening;
+mod polynomial;
+mod seats;
+#[cfg(test)]
+mod statistics;
+mod sum;
+mod transcript;
+mod wire;
+
+pub use committee::{Committee, Seat};
+pub use dealing::Dealing;
+pub use error::Error;
+pub use key::{verify_key, EncryptionKey, KeyProof, SecretKey};
+pub use opening::Opening;
+pub use polynomial::interpolate;
+pub use seats::seats;
+pub use sum::Sum;
 
 use blake2::{digest::consts::U32, Blake2b, Digest};
 use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
 use scale_info::TypeInfo;
 
+/// Slots of a committee.
+pub const SLOTS: u32 = 128;
+/// Opened slots that a value needs. One more than half: what can open without the others cannot be missed by them.
+pub const THRESHOLD: u32 = 65;
+/// Members of a committee at most.
+pub const MAX_MEMBERS: u32 = 64;
+
 /// A member's account.
 pub type Host = [u8; 32];
-/// What a member contributes.
-pub type Secret = [u8; 32];
-/// Fixes a secret without showing it.
-pub type Commitment = [u8; 32];
 /// A value of the beacon.
 pub type Value = [u8; 32];
 
@@ -59,20 +96,6 @@ impl Which {
 	}
 }
 
-/// Why a set of dealings and openings makes no value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-	/// Dealings or openings are not strictly ascending by host.
-	#[error("entries are not strictly ascending by host")]
-	Unsorted,
-	/// An opening has no dealing, or is not what its dealing fixed.
-	#[error("an opening does not fit its dealing")]
-	WrongOpening,
-	/// Nothing was opened.
-	#[error("nothing was opened")]
-	NoOpening,
-}
-
 /// What everything is bound to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Context {
@@ -85,67 +108,31 @@ pub struct Context {
 }
 
 impl Context {
-	/// The secret that a member contributes, from a random `seed` that only its node knows. A node that restarts
-	/// between dealing and opening derives the same.
-	pub fn secret(&self, seed: &[u8; 32], host: &Host) -> Secret {
-		self.hash(b"/secret", &[seed, host])
-	}
-
-	/// The dealing of `secret` by `host`.
-	pub fn commitment(&self, host: &Host, secret: &Secret) -> Commitment {
-		self.hash(b"/commitment", &[host, secret])
-	}
-
-	/// Whether `secret` is what `host` dealt.
-	pub fn opens(&self, host: &Host, commitment: &Commitment, secret: &Secret) -> bool {
-		self.commitment(host, secret) == *commitment
-	}
-
-	/// The value: a hash of the set of dealings and of all that was opened. Both lists strictly ascending by host.
+	/// The value: a hash of the set of dealings (dealer, [`Dealing::hash`]; strictly ascending by dealer) and of the
+	/// secret sum that [`interpolate`] gave.
 	///
 	/// # Errors
-	/// [`Error::Unsorted`], [`Error::WrongOpening`] or [`Error::NoOpening`].
-	pub fn value(&self, dealings: &[(Host, Commitment)], openings: &[(Host, Secret)]) -> Result<Value, Error> {
-		if openings.is_empty() {
-			return Err(Error::NoOpening);
+	/// [`Error::NoDealing`], [`Error::Unsorted`], or [`Error::Point`] if `secret` is no canonical point.
+	pub fn value(&self, dealings: &[(Host, [u8; 32])], secret: &[u8; 32]) -> Result<Value, Error> {
+		if dealings.is_empty() {
+			return Err(Error::NoDealing);
 		}
-		if !ascending(dealings) || !ascending(openings) {
+		if !dealings.windows(2).all(|pair| matches!(pair, [(a, _), (b, _)] if a < b)) {
 			return Err(Error::Unsorted);
 		}
-		for (host, secret) in openings {
-			let at = dealings.binary_search_by(|(dealer, _)| dealer.cmp(host)).map_err(|_| Error::WrongOpening)?;
-			let (_, commitment) = dealings.get(at).ok_or(Error::WrongOpening)?;
-			if !self.opens(host, commitment, secret) {
-				return Err(Error::WrongOpening);
-			}
+		wire::point(secret)?;
+		let mut set = Blake2b::<U32>::new();
+		for (dealer, hash) in dealings {
+			set.update(dealer);
+			set.update(hash);
 		}
-		let set = self.hash(b"/set", &flat(dealings));
-		let sum = self.hash(b"/sum", &flat(openings));
-		Ok(self.hash(b"", &[&set, &sum]))
-	}
-
-	/// Hash of the context and `parts`, all of fixed length, under a domain.
-	fn hash(&self, domain: &[u8], parts: &[&[u8; 32]]) -> [u8; 32] {
-		let mut hasher = Blake2b::<U32>::new();
-		hasher.update(DOMAIN);
-		hasher.update(domain);
-		hasher.update(self.genesis);
-		hasher.update(self.epoch.to_le_bytes());
-		hasher.update(self.which.label());
-		for part in parts {
-			hasher.update(part);
-		}
-		hasher.finalize().into()
+		let mut value = Blake2b::<U32>::new();
+		value.update(DOMAIN);
+		value.update(self.genesis);
+		value.update(self.epoch.to_le_bytes());
+		value.update(self.which.label());
+		value.update(set.finalize());
+		value.update(secret);
+		Ok(value.finalize().into())
 	}
 }
-
-fn ascending(entries: &[(Host, [u8; 32])]) -> bool {
-	entries.windows(2).all(|pair| matches!(pair, [(a, _), (b, _)] if a < b))
-}
-
-fn flat(entries: &[(Host, [u8; 32])]) -> alloc::vec::Vec<&[u8; 32]> {
-	entries.iter().flat_map(|(host, bytes)| [host, bytes]).collect()
-}
-
-#[cfg(test)]
-mod tests;

@@ -77,6 +77,8 @@ pub enum CallKind {
 	Deal = 17,
 	/// Opening of randomness, signed by the node's key.
 	Open = 18,
+	/// Encryption key for the dealings of an epoch, signed by the node's key.
+	RegisterKey = 19,
 }
 
 impl CallKind {
@@ -88,7 +90,7 @@ impl CallKind {
 			CallKind::Refute => 920_000,
 			CallKind::Answer | CallKind::PostOpenings => 910_000,
 			CallKind::Challenge | CallKind::DemandList => 900_000,
-			CallKind::Deal | CallKind::Open => 800_000,
+			CallKind::RegisterKey | CallKind::Deal | CallKind::Open => 800_000,
 			CallKind::Commit | CallKind::Heartbeat => 700_000,
 			CallKind::RevealDutySeed => 600_000,
 			CallKind::VoteInference => 500_000,

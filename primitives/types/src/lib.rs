@@ -4,6 +4,7 @@
 //! runtime; what the chain and an agent must agree on byte for byte is a type here.
 //!
 //! - [`ids`]: accounts, keys, indices, units.
+//! - [`beacon`]: what a member of the randomness committee owes, and how it fails.
 //! - [`clock`]: epochs, sessions, slots and phases.
 //! - [`duty`]: what a duty key signs, and why a transaction is turned away.
 //! - [`duty_seed`]: the verifiable random output that decides a Host's verification duties.
@@ -16,6 +17,7 @@
 
 extern crate alloc;
 
+pub mod beacon;
 pub mod clock;
 pub mod duty;
 pub mod duty_seed;

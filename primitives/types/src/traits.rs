@@ -271,7 +271,7 @@ impl Bounties for () {}
 
 /// Missed duties of the randomness protocol. Owned by `pallet-randomness`.
 pub trait BeaconFaults {
-	/// How many dealings and openings the Host owed in the epoch and did not deliver.
+	/// How many keys, dealings and openings the Host owed in the epoch and did not deliver.
 	fn faults(_epoch: EpochIndex, _who: &AccountId) -> u32 {
 		0
 	}

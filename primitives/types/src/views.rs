@@ -6,6 +6,7 @@ use codec::{Decode, Encode};
 use scale_info::TypeInfo;
 
 use crate::{
+	beacon::{BeaconDuty, BeaconFault},
 	clock::{ClockParams, Moment},
 	ids::{AccountId, Balance, DisputeId, DutyKey, EpochIndex, Hash, ModelId, Slot},
 	ledger::EpochTotals,
@@ -65,6 +66,32 @@ pub struct BeaconView {
 	pub audit_openers: Vec<AccountId>,
 	/// Whether Deal was repeated.
 	pub repeated: bool,
+	/// The committee, by account; empty before the epoch began.
+	pub members: Vec<BeaconMemberView>,
+	/// What members owed and did not deliver so far, by account.
+	pub faults: Vec<BeaconFaultView>,
+}
+
+/// A member of the randomness committee.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, TypeInfo)]
+pub struct BeaconMemberView {
+	/// The Host.
+	pub host: AccountId,
+	/// Its slots of the committee's.
+	pub slots: u32,
+	/// Whether it registered a key; without one its slots are dead.
+	pub key: bool,
+}
+
+/// A failed duty of the randomness.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, TypeInfo)]
+pub struct BeaconFaultView {
+	/// The Host.
+	pub host: AccountId,
+	/// What it owed.
+	pub duty: BeaconDuty,
+	/// How it failed.
+	pub fault: BeaconFault,
 }
 
 /// A commitment in the race.

@@ -7,7 +7,7 @@ use frame_support::{
 };
 use pacer_types::{
 	node_key,
-	traits::{BeaconFaults, EpochClock, NodeKeyOwner, SlotSource},
+	traits::{EpochClock, NodeKeyOwner, SlotSource},
 	AccountId, ClockParams, SessionIndex, Slot, PCR,
 };
 use sp_core::crypto::KeyTypeId;
@@ -102,19 +102,13 @@ impl pallet_sprint::Config for Runtime {
 
 impl pallet_randomness::Config for Runtime {
 	type Auth = Hosts;
+	#[cfg(feature = "runtime-benchmarks")]
+	type BenchmarkHelper = crate::benchmarks::Scene;
 	type Clock = Sprint;
 	type Hosts = Hosts;
 	type NodeKeyOwner = NodeKeys;
 	type WeightInfo = ();
 	type Weights = Sprint;
-}
-
-/// Missed duties of the randomness, for the cut of the subsidy.
-pub struct Faults;
-impl BeaconFaults for Faults {
-	fn faults(epoch: u32, who: &AccountId) -> u32 {
-		Randomness::faults(epoch, who)
-	}
 }
 
 impl pallet_reputation::Config for Runtime {
@@ -129,7 +123,7 @@ impl pallet_reputation::Config for Runtime {
 }
 
 impl pallet_rewards::Config for Runtime {
-	type BeaconFaults = Faults;
+	type BeaconFaults = Randomness;
 	type Clock = Sprint;
 	type Currency = Balances;
 	type Hosts = Hosts;

@@ -120,7 +120,7 @@ impl Driver {
 		}
 	}
 
-	/// Heartbeats, dealing, opening, commits, opening: everything a good epoch needs, up to Switch's first block.
+	/// Heartbeats, keys, dealing, opening, commits, opening: everything a good epoch needs, up to Switch's first block.
 	pub fn good_epoch(&mut self, epoch: u32, counts: &[u32; 4]) {
 		self.audited_epoch(epoch, |host, now| {
 			let count = HOSTS.iter().zip(counts).find(|(name, _)| **name == host).map_or(0, |(_, count)| *count);
@@ -133,9 +133,10 @@ impl Driver {
 	pub fn audited_epoch(&mut self, epoch: u32, commit_of: impl Fn(&str, Moment) -> Option<RuntimeCall>) {
 		self.run_to(epoch, Phase::Inference, 1, 0);
 		self.include(HOSTS.iter().map(|h| heartbeat(h, self.now())).collect());
-		self.run_to(epoch, Phase::Deal, 0, 2);
 		// Only Hosts with weight are members.
 		let members: Vec<&str> = HOSTS.into_iter().filter(|h| Sprint::weight(epoch, &account(h)).is_some()).collect();
+		self.include(members.iter().map(|h| register_key(h, self.now())).collect());
+		self.run_to(epoch, Phase::Deal, 0, 2);
 		self.include(members.iter().map(|h| deal(h, self.now())).collect());
 		self.run_to(epoch, Phase::Open, 0, 17);
 		self.include(members.iter().map(|h| open(h, BeaconValue::Race, self.now())).collect());
@@ -169,25 +170,48 @@ pub fn heartbeat(name: &str, now: Moment) -> RuntimeCall {
 	pallet_hosts::Call::heartbeat { header, key: node(name).public(), signature }.into()
 }
 
-fn secret(name: &str, which: BeaconValue, epoch: u32) -> [u8; 32] {
-	Randomness::context(epoch, which).secret(&[7; 32], &account(name).into())
+/// The key that the Host's node registers for an epoch.
+fn secret_key(name: &str, epoch: u32) -> pacer_beacon::SecretKey {
+	pacer_beacon::SecretKey::from_seed(&[7; 32], &Randomness::genesis_hash().0, epoch, &account(name).into())
+}
+
+/// The epoch's committee as its blocks know it.
+fn committee(epoch: u32) -> pacer_beacon::Committee {
+	Randomness::protocol_committee(&Randomness::committee(epoch)).expect("enough keys")
+}
+
+pub fn register_key(name: &str, now: Moment) -> RuntimeCall {
+	let header = header(name, now);
+	let secret = secret_key(name, now.epoch);
+	let proof = secret.prove(&Randomness::genesis_hash().0, now.epoch, &account(name).into());
+	let body = (secret.public(), proof);
+	let signature = node(name).sign(&signing_hash(&Hosts::genesis_hash(), &header, CallKind::RegisterKey, &body));
+	let (encryption_key, key) = (secret.public(), node(name).public());
+	pallet_randomness::Call::register_key { header, key, encryption_key, proof, signature }.into()
 }
 
 pub fn deal(name: &str, now: Moment) -> RuntimeCall {
 	let header = header(name, now);
-	let host: [u8; 32] = account(name).into();
-	let commitment = |which| H256::from(Randomness::context(now.epoch, which).commitment(&host, &secret(name, which, now.epoch)));
-	let body = (commitment(BeaconValue::Race), commitment(BeaconValue::Audit));
-	let signature = node(name).sign(&signing_hash(&Hosts::genesis_hash(), &header, CallKind::Deal, &body));
-	let (race_commitment, audit_commitment) = body;
-	pallet_randomness::Call::deal { header, key: node(name).public(), race_commitment, audit_commitment, signature }.into()
+	let bytes = |which| {
+		let context = Randomness::context(now.epoch, which);
+		let dealing = context.deal(&committee(now.epoch), &account(name).into(), &[7; 32]).expect("a member");
+		pallet_randomness::DealingBytes::try_from(dealing.encode()).expect("it fits")
+	};
+	let (race, audit) = (bytes(BeaconValue::Race), bytes(BeaconValue::Audit));
+	let signature = node(name).sign(&signing_hash(&Hosts::genesis_hash(), &header, CallKind::Deal, &(&race, &audit)));
+	pallet_randomness::Call::deal { header, key: node(name).public(), race, audit, signature }.into()
 }
 
 pub fn open(name: &str, which: BeaconValue, now: Moment) -> RuntimeCall {
 	let header = header(name, now);
-	let secret = secret(name, which, now.epoch);
-	let signature = node(name).sign(&signing_hash(&Hosts::genesis_hash(), &header, CallKind::Open, &(which, secret)));
-	pallet_randomness::Call::open { header, key: node(name).public(), which, secret, signature }.into()
+	let committee = committee(now.epoch);
+	let sum = pallet_randomness::Sums::<Runtime>::get((now.epoch, which)).expect("Deal began");
+	let sum = pacer_beacon::Sum::decode(&sum, committee.live_slots()).expect("a sum");
+	let context = Randomness::context(now.epoch, which);
+	let opening = context.open(&committee, &sum, &account(name).into(), &secret_key(name, now.epoch)).expect("its key");
+	let opening = pallet_randomness::OpeningBytes::try_from(opening.encode()).expect("it fits");
+	let signature = node(name).sign(&signing_hash(&Hosts::genesis_hash(), &header, CallKind::Open, &(which, &opening)));
+	pallet_randomness::Call::open { header, key: node(name).public(), which, opening, signature }.into()
 }
 
 /// A duty call as an agent makes it: signed, then wrapped by the runtime.

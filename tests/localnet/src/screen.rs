@@ -107,7 +107,7 @@ impl Screen {
 			self.last_phase = Some((now.epoch, now.phase));
 			let what = match now.phase {
 				Phase::Inference => "serving; nothing else",
-				Phase::Deal => "nodes commit to their randomness",
+				Phase::Deal => "nodes deal shares of their secrets",
 				Phase::SpareDeal => "in reserve, should Deal have failed",
 				Phase::Open => "nodes open it together: the race value",
 				Phase::Race => "engines race, serving goes on",

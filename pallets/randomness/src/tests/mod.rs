@@ -1,5 +1,6 @@
 mod dealing;
 mod invariants;
+mod keys;
 mod offchain;
 mod opening;
 mod try_state;

@@ -1,0 +1,8 @@
+#![no_main]
+//! See `entries::key`.
+
+#[path = "../entries.rs"]
+#[allow(dead_code)]
+mod entries;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| entries::key(bytes));

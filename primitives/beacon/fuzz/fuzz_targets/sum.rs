@@ -1,0 +1,8 @@
+#![no_main]
+//! See `entries::sum`.
+
+#[path = "../entries.rs"]
+#[allow(dead_code)]
+mod entries;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| entries::sum(bytes));
