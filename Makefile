@@ -21,6 +21,9 @@ export PACER_CACHE
 # End-to-end tests find the model through this.
 PACER_DEMO_MODEL ?= $(PACER_CACHE)/demo-model
 export PACER_DEMO_MODEL
+# Property tests draw the same cases every time; PROPTEST_RNG_SEED=1 make test draws others.
+PROPTEST_RNG_SEED ?= 20261121
+export PROPTEST_RNG_SEED
 ARGS ?=
 
 # scripts/setup.sh decides where builds go and writes it down for cargo; the environment overrules it, as for cargo.

@@ -258,7 +258,8 @@ mod benchmarks {
 		{
 			Pallet::<T>::sweep();
 		}
-		assert_eq!(Disputes::<T>::iter().count(), 0);
+		// The strike counts for several; what it displaced is due in the next block.
+		assert!(Disputes::<T>::iter().count() <= OTHERS as usize);
 	}
 
 	impl_benchmark_test_suite!(Pallet, crate::mock::new_test_ext(), crate::mock::Test);

@@ -35,8 +35,10 @@ use crate::{
 	store::DataDir,
 };
 
-/// Evaluations at a time.
-const CONCURRENT: usize = 4;
+/// Evaluations at a time: half of the cores, since serving goes on beside it, and two at least.
+fn concurrent() -> usize {
+	std::thread::available_parallelism().map_or(2, |cores| cores.get() / 2).max(2)
+}
 
 /// A nonce whose states are wanted.
 type Wanted = (EpochIndex, AccountId, u64);
@@ -136,7 +138,7 @@ impl Disputer {
 		if let Some(trace) = self.traces.get(&wanted) {
 			return trace.clone();
 		}
-		if self.running.len() < CONCURRENT {
+		if self.running.len() < concurrent() {
 			self.traces.insert(wanted.clone(), None);
 			let rules = *rules;
 			self.running.spawn_blocking(move || {

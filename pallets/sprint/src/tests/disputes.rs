@@ -326,7 +326,7 @@ fn refutation_should_come_before_a_later_one_of_a_challenger_when_it_is_another_
 	build_and_execute(|| {
 		let (lists, fake) = with_a_fake(0);
 		audit(0, &lists);
-		let mut place = |by, subject: usize, position| {
+		let place = |by, subject: usize, position| {
 			let id = NextDispute::<Test>::get(0);
 			submit(&challenge(by, lists[subject].name, position)).unwrap();
 			submit(&lists[subject].answer(id, position)).unwrap();
