@@ -6,6 +6,7 @@
 #   make setup, make build, make model     the single steps
 #   make bench                             how fast this machine races
 #   make bench-sprint                      the same in full, against PyTorch's floats too; to target/bench/sprint.json
+#   make bench-weights                     weights of calls in WebAssembly, by frame-omni-bencher; to target/weights
 #   make check-exact                       a million nonces of the engine against the reference (half an hour or more)
 #   make clean-data                        forgets the demo model, so that it is trained anew; nothing that was built
 #
@@ -30,10 +31,10 @@ ARGS ?=
 BIN = $${CARGO_TARGET_DIR:-$$(sed -n 's/^target-dir = "\(.*\)"/\1/p' .cargo/config.toml)}/release
 say = @printf '\n\033[1m== %s\033[0m (%s)\n' "$(1)" "$$(date -u +%T)"
 
-.PHONY: help setup prepare build model demo test bench bench-sprint check-exact clean-data
+.PHONY: help setup prepare build model demo test bench bench-sprint bench-weights check-exact clean-data
 
 help:
-	@sed -n '3,12s/^#   //p' Makefile
+	@sed -n '3,13s/^#   //p' Makefile
 
 setup:
 	$(call say,set-up)
@@ -73,6 +74,12 @@ bench-sprint: model
 	$(call say,Sprint and a float transformer in turns)
 	@python=$$(tests/bench/setup.sh) && exec "$$python" tests/bench/sprint.py --engine "$(BIN)/pacer-engine" \
 		--model "$(PACER_DEMO_MODEL)" $(ARGS)
+
+# Builds the bencher the first time (half an hour or more). PALLETS="pallet_sprint" measures these only.
+PALLETS ?=
+bench-weights: setup
+	$(call say,weights of calls)
+	@exec scripts/bench-weights.sh $(PALLETS)
 
 # Not part of `make test`, because the reference is slow. Ends with an error if a nonce differs, or if the hit rate (over
 # 20 million nonces of dev) is not within 3% of one in 900. ARGS="--device cuda:0" for a GPU.
