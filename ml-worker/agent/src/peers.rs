@@ -108,6 +108,9 @@ pub fn is_public(ip: IpAddr) -> bool {
 	}
 }
 
+/// A public number behind which every machine of one large provider finds its host, with its certificates.
+const AZURE_HOST: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
+
 fn is_public_v4(ip: Ipv4Addr) -> bool {
 	let [a, b, c, _] = ip.octets();
 	!matches!(
@@ -118,7 +121,7 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
 		| (192, 0, 0 | 2) | (192, 88, 99) | (198, 18..=19, _) | (198, 51, 100) | (203, 0, 113)
 		// Multicast, reserved, broadcast.
 		| (224..=255, _, _)
-	)
+	) && ip != AZURE_HOST
 }
 
 fn is_public_v6(ip: Ipv6Addr) -> bool {

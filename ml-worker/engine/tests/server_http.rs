@@ -106,7 +106,7 @@ async fn logprobs_should_come_with_every_token_when_they_are_asked_for() {
 async fn errors_should_be_openai_objects_when_requests_are_wrong() {
     let server = start(scripted(), limits(), None).await;
     let broken = server.client.post(format!("{}/v1/chat/completions", server.url)).body("{").send().await.unwrap();
-    let too_large = server.post("/v1/completions", json!({"prompt": "x".repeat(5 << 20)})).await;
+    let too_large = server.post("/v1/completions", json!({"prompt": "x".repeat(4 << 20)})).await;
     assert_eq!(too_large.headers()["connection"], "close", "the body was not read, so the connection cannot go on");
     for (response, status, code) in [
         (broken, 400, Value::Null),

@@ -209,7 +209,8 @@ mod benchmarks {
 		let committee = seated::<T>(&even(MAX_MEMBERS, SLOTS));
 		let [race, audit] = VALUES.map(|which| DealingBytes::truncate_from(dealing::<T>(&committee, which).encode()));
 		let header = go_to::<T>(Phase::Deal, 0);
-		let (key, signature) = signed::<T>(&header, CallKind::Deal, &(&race, &audit));
+		let members = committee_hash(&Pallet::<T>::committee(header.epoch));
+		let (key, signature) = signed::<T>(&header, CallKind::Deal, &(members, &race, &audit));
 		let valid;
 		#[block]
 		{

@@ -1,11 +1,12 @@
 //! Who is in the committee, with how many slots, and with which key.
 
 use alloc::vec::Vec;
+use codec::Encode;
 use frame_system::pallet_prelude::BlockNumberFor;
 use pacer_beacon::{seats, verify_key, Committee, Context, EncryptionKey, KeyProof, Seat, Which, SLOTS, THRESHOLD};
 use pacer_types::{
 	beacon::{BeaconDuty, BeaconFault},
-	duty::{CallKind, DutyHeader, Rejection},
+	duty::{blake2_256, CallKind, DutyHeader, Rejection},
 	node_key,
 	traits::{BeaconValue, DutyAuth, EpochClock, EpochWeights},
 	AccountId, BlockNumber, EpochIndex, Hash, Phase,
@@ -36,6 +37,12 @@ pub(crate) fn bytes(host: &AccountId) -> [u8; 32] {
 /// The member with this account.
 pub(crate) fn find<'a>(members: &'a Members, host: &AccountId) -> Option<&'a Member> {
 	members.get(members.binary_search_by(|m| m.host.cmp(host)).ok()?)
+}
+
+/// What is signed of a committee with a dealing made for it: on a fork with another committee or other keys the signature
+/// then says nothing, so what was dealt there cannot use up the member's turn here.
+pub fn committee_hash(members: &Members) -> [u8; 32] {
+	members.using_encoded(blake2_256)
 }
 
 /// Slots whose owner registered a key.

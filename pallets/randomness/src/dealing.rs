@@ -11,7 +11,7 @@ use pacer_types::{
 use sp_runtime::transaction_validity::{InvalidTransaction, ValidTransaction};
 
 use crate::{
-	committee::{bytes, find, live_slots, need, Judged},
+	committee::{bytes, committee_hash, find, live_slots, need, Judged},
 	Config, DealingBytes, Dealings, Dealt, Event, Pallet, Rounds, SumBytes, Sums,
 };
 
@@ -38,13 +38,14 @@ impl<T: Config> Pallet<T> {
 		audit: &DealingBytes,
 		signature: &node_key::Signature,
 	) -> Judged<ValidTransaction> {
-		T::Auth::authorize_node(CallKind::Deal, header, key, &(), &(race, audit), signature, || {
+		let members = Self::committee(header.epoch);
+		let body = (committee_hash(&members), race, audit);
+		T::Auth::authorize_node(CallKind::Deal, header, key, &(), &body, signature, || {
 			let (epoch, host) = (header.epoch, &header.host);
 			if Self::has_dealt(epoch, host) {
 				return Err(InvalidTransaction::Stale.into());
 			}
 			need(Self::may_deal(&T::Clock::now()), Rejection::WrongPhase)?;
-			let members = Self::committee(epoch);
 			need(find(&members, host).is_some_and(|m| m.key.is_some()), Rejection::NotEntitled)?;
 			let size = Dealing::size(live_slots(&members), THRESHOLD);
 			need(race.len() == size && audit.len() == size, Rejection::Malformed)

@@ -198,7 +198,9 @@ pub fn deal(name: &str, now: Moment) -> RuntimeCall {
 		pallet_randomness::DealingBytes::try_from(dealing.encode()).expect("it fits")
 	};
 	let (race, audit) = (bytes(BeaconValue::Race), bytes(BeaconValue::Audit));
-	let signature = node(name).sign(&signing_hash(&Hosts::genesis_hash(), &header, CallKind::Deal, &(&race, &audit)));
+	let members = pallet_randomness::committee_hash(&Randomness::committee(now.epoch));
+	let message = signing_hash(&Hosts::genesis_hash(), &header, CallKind::Deal, &(members, &race, &audit));
+	let signature = node(name).sign(&message);
 	pallet_randomness::Call::deal { header, key: node(name).public(), race, audit, signature }.into()
 }
 

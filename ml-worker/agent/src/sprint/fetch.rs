@@ -139,7 +139,10 @@ async fn pages(
 		}
 		let url = format!("{endpoint}/pacer/nonces?epoch={epoch}&from={}", nonces.len());
 		let response = peers.get(&url)?.timeout(left).send().await.map_err(|e| e.to_string())?;
-		let response = response.error_for_status().map_err(|e| e.to_string())?;
+		// Also a redirect, which is not followed, is no page.
+		if response.status() != reqwest::StatusCode::OK {
+			return Err(format!("answered with status {}", response.status()));
+		}
 		let bytes = read_limited(response, 8 * PAGE).await?;
 		let (words, rest) = bytes.as_chunks::<8>();
 		if !rest.is_empty() {

@@ -21,8 +21,8 @@ const PART_TARGET_MS: f64 = 4.0;
 const GROW_BELOW_MS: f64 = 6.0;
 /// Above this parts are halved, or the batch is if they are as small as they can be.
 const SHRINK_ABOVE_MS: f64 = 10.0;
-/// Passes in a row after which that is done on a CPU, where a pass may have a single part of some kind, which is soon
-/// disturbed. Layers are many, so that their shortest time is believed at once.
+/// Passes in a row after which that is done: a pass may have a single part of some kind, which is soon disturbed by a
+/// kernel's first use or by a request.
 const LONG_PASSES: u32 = 2;
 /// A pass is not made longer than about twice this: what it finds counts at its end.
 const GROW_BELOW_PASS_MS: f64 = 3000.0;
@@ -144,7 +144,7 @@ impl Tuner {
         let Lesson { batch, pass_ms, part_ms } = lesson;
         self.long = if part_ms > SHRINK_ABOVE_MS { self.long + 1 } else { 0 };
         if self.long > 0 {
-            if self.long < LONG_PASSES && !self.whole_layers {
+            if self.long < LONG_PASSES {
                 return;
             }
             self.long = 0;

@@ -52,7 +52,8 @@ pub fn deal(name: &str) -> crate::Call<Test> {
 
 pub fn deal_with(signer: &str, header: DutyHeader, race: Vec<u8>, audit: Vec<u8>) -> crate::Call<Test> {
 	let (race, audit) = (DealingBytes::try_from(race).unwrap(), DealingBytes::try_from(audit).unwrap());
-	let message = signing_hash(&Randomness::genesis_hash(), &header, CallKind::Deal, &(&race, &audit));
+	let committee = crate::committee_hash(&Randomness::committee(Clock::epoch()));
+	let message = signing_hash(&Randomness::genesis_hash(), &header, CallKind::Deal, &(committee, &race, &audit));
 	let (key, signature) = (node_pair(signer).public(), node_pair(signer).sign(&message));
 	crate::Call::deal { header, key, race, audit, signature }
 }

@@ -12,7 +12,7 @@
 
 use alloc::vec::Vec;
 use codec::Encode;
-use pacer_types::{beacon::BeaconDuty, node_key, BlockNumber, EpochIndex};
+use pacer_types::{beacon::BeaconDuty, node_key, BlockNumber, EpochIndex, Phase};
 use sp_runtime::offchain::storage::{MutateStorageError, StorageRetrievalError, StorageValueRef};
 
 use crate::LOG;
@@ -68,9 +68,9 @@ pub fn wipe(epoch: EpochIndex) {
 /// When a duty was tried: epoch, number of tries, block of the last.
 type Tries = (EpochIndex, u32, BlockNumber);
 
-/// Whether it is time to try (again); notes the try.
-pub(crate) fn claim_turn(key: &node_key::Public, epoch: EpochIndex, duty: BeaconDuty, now: BlockNumber) -> bool {
-	let name = (b"pacer/beacon/tried", key, duty).encode();
+/// Whether it is time to try (again); notes the try. Each phase begins with short pauses again.
+pub(crate) fn claim_turn(key: &node_key::Public, epoch: EpochIndex, duty: BeaconDuty, phase: Phase, now: BlockNumber) -> bool {
+	let name = (b"pacer/beacon/tried", key, duty, phase).encode();
 	let outcome = StorageValueRef::persistent(&name).mutate(|tries: Result<Option<Tries>, StorageRetrievalError>| match tries {
 		Ok(Some((e, tries, at))) if e == epoch => {
 			let pause: BlockNumber = 1 << tries.min(LAST_PAUSE);

@@ -12,7 +12,8 @@
 //! hash of the last final block under [`FINALIZED_KEY`]; where nothing is written, nothing is opened.
 //!
 //! # Nothing lost
-//! See [`memory`]: seeds are on disk before anything that follows from them leaves the node.
+//! See [`memory`]: a seed is used only from a block after the one that drew it, so a process that is killed has not used
+//! what it lost. A power cut may take more; then the node is silent until the next epoch.
 
 use alloc::vec::Vec;
 use frame_system::{offchain::SubmitTransaction, pallet_prelude::BlockNumberFor};
@@ -35,7 +36,7 @@ use sp_runtime::{
 };
 
 use crate::{
-	committee::{bytes, find, live_slots},
+	committee::{bytes, committee_hash, find, live_slots},
 	Call, Config, Members, Pallet, Rounds, LOG,
 };
 
@@ -78,7 +79,7 @@ impl<T: Config> Pallet<T> {
 		let height: BlockNumber = now.saturated_into();
 		let Some(seed) = memory::seed(moment.epoch, height) else { return };
 		for speaker in due {
-			if memory::claim_turn(&speaker.key, moment.epoch, duty, height) {
+			if memory::claim_turn(&speaker.key, moment.epoch, duty, moment.phase, height) {
 				Self::speak(&moment, &members, speaker, duty, &seed);
 			}
 		}
@@ -116,7 +117,11 @@ impl<T: Config> Pallet<T> {
 		let Some(closed) = Rounds::<T>::get(epoch).filter(|r| r.can_open()).and_then(|r| r.closed_for(which)) else {
 			return false;
 		};
-		let last = StorageValueRef::persistent(FINALIZED_KEY).get::<(BlockNumber, Hash)>().ok().flatten();
+		let last = StorageValueRef::persistent(FINALIZED_KEY).get::<(BlockNumber, Hash)>();
+		if last.is_err() {
+			log::warn!(target: LOG, "cannot read which block is final: this node is of another version than its runtime");
+		}
+		let last = last.ok().flatten();
 		let is_final = last.is_some_and(|(height, hash)| {
 			height >= closed && frame_system::Pallet::<T>::block_hash(BlockNumberFor::<T>::from(height)) == hash
 		});
@@ -177,7 +182,7 @@ impl<T: Config> Pallet<T> {
 			crate::DealingBytes::try_from(dealing.encode()).ok()
 		};
 		let (race, audit) = (deal(BeaconValue::Race)?, deal(BeaconValue::Audit)?);
-		let signature = Self::sign(&header, &key, CallKind::Deal, &(&race, &audit))?;
+		let signature = Self::sign(&header, &key, CallKind::Deal, &(committee_hash(members), &race, &audit))?;
 		Some(Call::deal { header, key, race, audit, signature })
 	}
 

@@ -146,24 +146,34 @@ fn deal_should_use_up_the_turn_when_it_does_not_hold() {
 }
 
 #[test]
-fn deal_should_be_rejected_when_made_for_another_epoch_or_committee() {
+fn deal_should_be_rejected_when_made_for_another_epoch() {
 	build_and_execute(|| {
 		dealt(0, &[]);
 		let (race, audit) = (dealing("Alice", 0, Race), dealing("Alice", 0, Audit));
 		dealt(1, &[]);
 		submit(&deal_with("Alice", header("Alice"), race, audit)).unwrap();
 		assert_eq!(last_fault(), Some(BeaconFault::WrongProof));
-		let (race, audit) = (dealing("Bob", 1, Race), dealing("Bob", 1, Audit));
-		// Bob's key of this epoch, but Alice has one more slot and Bob one less.
-		crate::Committees::<Test>::mutate(1, |members| {
+	});
+}
+
+/// What a member signed on a fork with other keys or seats reaches this chain too; it must not cost the member its turn.
+#[test]
+fn deal_should_be_refused_without_fault_when_signed_for_another_committee() {
+	build_and_execute(|| {
+		dealt(0, &[]);
+		let (here, call) = (Randomness::committee(0), deal("Bob"));
+		crate::Committees::<Test>::mutate(0, |members| {
 			members.as_mut().unwrap().iter_mut().for_each(|m| match m.host.clone() {
 				host if host == account("Alice") => m.slots += 1,
 				host if host == account("Bob") => m.slots -= 1,
 				_ => {}
 			});
 		});
-		submit(&deal_with("Bob", header("Bob"), race, audit)).unwrap();
-		assert_eq!(last_fault(), Some(BeaconFault::WrongProof));
+		assert_eq!(submit(&call), Err(InvalidTransaction::BadProof.into()));
+		assert_eq!(last_fault(), None);
+		crate::Committees::<Test>::insert(0, here);
+		submit(&call).unwrap();
+		assert!(crate::Dealings::<Test>::contains_key(0, account("Bob")));
 	});
 }
 

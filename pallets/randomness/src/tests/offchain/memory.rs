@@ -76,7 +76,8 @@ fn worker_should_deal_other_secrets_on_a_fork_with_other_keys() {
 		let node = start(&mut ext, &["Alice"], disk.clone(), 42);
 		ext.execute_with(|| {
 			// The other fork's tries are not this one's.
-			[BeaconDuty::Key, BeaconDuty::Deal].iter().for_each(|duty| StorageValueRef::persistent(&tried(*duty)).clear());
+			let tries = [(BeaconDuty::Key, Phase::Inference), (BeaconDuty::Deal, Phase::Deal)];
+			tries.iter().for_each(|(duty, phase)| StorageValueRef::persistent(&tried(*duty, *phase)).clear());
 			assert_eq!(node.register(), 1);
 			["Bob", "Charlie"].iter().for_each(|name| submit(&register(name)).unwrap());
 			submit(&register_with("Dave", header("Dave"), &other_key(dave))).unwrap();
@@ -103,8 +104,8 @@ fn other_key(seed: &str) -> pacer_beacon::SecretKey {
 	pacer_beacon::SecretKey::from_seed(&seed, &Randomness::genesis_hash().0, 0, &account("Dave").into())
 }
 
-fn tried(duty: BeaconDuty) -> Vec<u8> {
-	(b"pacer/beacon/tried", sp_core::Pair::public(&node_pair("Alice")), duty).encode()
+fn tried(duty: BeaconDuty, phase: Phase) -> Vec<u8> {
+	(b"pacer/beacon/tried", sp_core::Pair::public(&node_pair("Alice")), duty, phase).encode()
 }
 
 #[test]
