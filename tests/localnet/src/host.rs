@@ -98,6 +98,10 @@ pub struct Host {
 	pub ports: Ports,
 	/// Its folder.
 	pub dir: PathBuf,
+	/// More options of the node, for its next start.
+	pub node_args: Vec<String>,
+	/// Variables of its environment.
+	pub node_env: Vec<(String, String)>,
 	shared: Shared,
 	/// The node.
 	pub node: Option<Process>,
@@ -118,7 +122,8 @@ impl Host {
 		write_secret(&dir.join("duty.key"), &hex::encode(duty_seed(&identity)))?;
 		let keys: String = shared.api_keys.iter().map(|(key, developer)| format!("{key} {developer}\n")).collect();
 		write_secret(&dir.join("api-keys"), &keys)?;
-		Ok(Self { identity, ports, dir, shared: shared.clone(), node: None, engine: None, agent: None })
+		let (node_args, node_env, shared) = (vec![], vec![], shared.clone());
+		Ok(Self { identity, ports, dir, node_args, node_env, shared, node: None, engine: None, agent: None })
 	}
 
 	/// Starts the node; its keys are made of the Host's name if it is one of the genesis Hosts.
@@ -138,7 +143,7 @@ impl Host {
 			.args(["--rpc-port", &self.ports.rpc.to_string()])
 			.args(["--listen-addr", &format!("/ip4/127.0.0.1/tcp/{}", self.ports.p2p)])
 			.args(["--prometheus-port", &self.ports.prometheus.to_string()])
-			.args(["--state-pruning", "2000", "--db", "paritydb", "--in-peers", "16", "--out-peers", "16"])
+			.args(["--state-pruning", "2000", "--db", "paritydb"])
 			.args(["--node-key", &hex::encode(node_key)])
 			.args(["-l", "info,pacer=info"]);
 		if dev_keys {
@@ -147,6 +152,10 @@ impl Host {
 		for address in &self.shared.bootnodes {
 			command.args(["--bootnodes", address]);
 		}
+		if !self.node_args.iter().any(|arg| arg == "--in-peers") {
+			command.args(["--in-peers", "16", "--out-peers", "16"]);
+		}
+		command.args(&self.node_args).envs(self.node_env.iter().map(|(name, value)| (name, value)));
 		self.node = Some(Process::spawn(&format!("{}'s node", self.identity.name), command, &self.dir.join("node.log"), 0)?);
 		Ok(())
 	}

@@ -235,7 +235,11 @@ pub fn tokens(amount: Balance) -> String {
 	format!("{whole}.{milli:03}")
 }
 
-fn address(port: u16, node_key: &[u8; 32]) -> anyhow::Result<String> {
+/// Where a node with this key listens.
+///
+/// # Errors
+/// Never: the key is always one.
+pub fn address(port: u16, node_key: &[u8; 32]) -> anyhow::Result<String> {
 	// A peer id is the multihash (identity) of the protobuf of an ed25519 public key.
 	let public = ed25519::Pair::from_seed(node_key).public();
 	let mut bytes = vec![0x00, 0x24, 0x08, 0x01, 0x12, 0x20];

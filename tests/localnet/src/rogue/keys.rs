@@ -63,7 +63,7 @@ impl Rogue {
 	}
 
 	/// The key with which its node would sign, were there one. It serves as BABE's too.
-	fn node(&self) -> sr25519::Pair {
+	pub(super) fn node(&self) -> sr25519::Pair {
 		dev_pair(&format!("//{}//node", self.name()))
 	}
 
@@ -73,7 +73,7 @@ impl Rogue {
 	}
 
 	/// Session keys and the proof that the account's owner has them: one signature by each.
-	fn session_keys(&self) -> anyhow::Result<(SessionKeys, Vec<u8>)> {
+	pub(super) fn session_keys(&self) -> anyhow::Result<(SessionKeys, Vec<u8>)> {
 		let (node, grandpa) = (self.node(), self.grandpa());
 		let public = (node.public(), grandpa.public(), node.public()).encode();
 		let keys = SessionKeys::decode(&mut &public[..])?;
@@ -118,7 +118,7 @@ impl Rogue {
 		submit(chain, &UncheckedExtrinsic::new_transaction(call.into(), unsigned_extension()).encode()).await
 	}
 
-	fn header(&self, now: &Moment, nonce: u64) -> DutyHeader {
+	pub(super) fn header(&self, now: &Moment, nonce: u64) -> DutyHeader {
 		DutyHeader { host: self.account(), epoch: now.epoch, nonce, valid_until: now.slot.saturating_add(VALIDITY_SLOTS) }
 	}
 
@@ -145,7 +145,7 @@ impl Rogue {
 }
 
 /// Hands an extrinsic to the pool.
-async fn submit(chain: &Chain, extrinsic: &[u8]) -> anyhow::Result<Said> {
+pub(super) async fn submit(chain: &Chain, extrinsic: &[u8]) -> anyhow::Result<Said> {
 	let sent: anyhow::Result<Hash> =
 		chain.request("author_submitExtrinsic", vec![json!(format!("0x{}", hex::encode(extrinsic)))]).await;
 	match sent {
