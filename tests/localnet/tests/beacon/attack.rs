@@ -29,8 +29,8 @@ const EPOCH: u32 = 1;
 const CHARLIE: usize = 2;
 /// The node that stops.
 const BOB: usize = 1;
-/// Slots before the end of Race at which it stops.
-const BEFORE_AUDIT: u64 = 3;
+/// Slots before the end of Race at which it stops: as many as leave no chance that none of them has a block.
+const BEFORE_AUDIT: u64 = 8;
 /// How long a worker may take to say that it waits for finality: half a phase and a little more.
 const SOON: Duration = Duration::from_secs(20);
 
@@ -184,7 +184,6 @@ async fn all_shares_of_the_crowd(stage: &Stage, scene: &Scene) -> anyhow::Result
 
 /// What was opened once is not opened again.
 async fn opened_twice(stage: &Stage) -> anyhow::Result<()> {
-	Stage::settle(stage.chain()).await?;
 	let scene = Stage::scene(stage.chain(), EPOCH, 0).await?;
 	let sum = scene.known.sum(stage.chain(), BeaconValue::Race, None).await?;
 	let twice = stage.extras.first().context("nobody has no part")?;

@@ -31,6 +31,7 @@ async fn play(stage: &mut Stage) -> anyhow::Result<()> {
 	stage.net.check_alive()?;
 	let record = Record::read(stage, last).await?;
 	record.check_nodes(stage).await?;
+	record.check_once()?;
 	silence::check(stage, &record)?;
 	attack::check(stage, &record)?;
 	fork::check(stage, &record)?;

@@ -1,12 +1,13 @@
 //! What the final chain says of the randomness, the same on every node, and its values computed again from what was sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{bail, ensure, Context};
 use pacer_beacon::{interpolate, Dealing, Opening, Sum, THRESHOLD};
 use pacer_localnet::rogue::Known;
 use pacer_runtime::{AccountId, Runtime, RuntimeEvent};
 use pacer_types::{
+	beacon::BeaconDuty,
 	traits::BeaconValue,
 	views::{BeaconView, ClockView},
 	EpochIndex, Hash, Moment,
@@ -72,6 +73,26 @@ impl Record {
 			let hex = |value: Option<[u8; 32]>| value.map_or("none".into(), hex::encode);
 			println!("epoch {}: race {}, audit {}", known.epoch, hex(view.race), hex(view.audit));
 		}
+		Ok(())
+	}
+
+	/// Nobody's key, dealing or opening may be in two blocks, be it right or wrong.
+	pub fn check_once(&self) -> anyhow::Result<()> {
+		let mut seen = BTreeSet::new();
+		for block in &self.blocks {
+			for call in &block.calls {
+				let (header, duty) = match call {
+					Call::register_key { header, .. } => (header, BeaconDuty::Key),
+					Call::deal { header, .. } => (header, BeaconDuty::Deal),
+					Call::open { header, which, .. } => (header, BeaconDuty::Open(*which)),
+					_ => continue,
+				};
+				ensure!(header.epoch == block.now.epoch, "{duty:?} of epoch {} in epoch {}", header.epoch, block.now.epoch);
+				let is_new = seen.insert((header.epoch, header.host.clone(), duty));
+				ensure!(is_new, "{duty:?} of {} is in two blocks, the second is {}", header.host, block.number);
+			}
+		}
+		println!("{} keys, dealings and openings are in the blocks, none of them twice", seen.len());
 		Ok(())
 	}
 

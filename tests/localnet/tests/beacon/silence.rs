@@ -53,7 +53,6 @@ pub async fn play(stage: &mut Stage) -> anyhow::Result<()> {
 	futures::try_join!(bad_keys(stage, &scene, &broken), stage.register(EPOCH, &fine))?;
 	let now = chain.clock().await?.now;
 	refused(fine[0].deal(chain, &now, &[vec![], vec![]]).await?, Rejection::WrongPhase, "a dealing before Deal")?;
-	Stage::settle(chain).await?;
 	let scene = Stage::scene(chain, EPOCH, 1).await?;
 	repeated(fine[0].register_key(chain, scene.now(), &scene.known).await?, "a key")?;
 

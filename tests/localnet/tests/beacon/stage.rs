@@ -265,9 +265,11 @@ pub fn refused(said: Said, why: Rejection, what: &str) -> anyhow::Result<()> {
 	Ok(())
 }
 
-/// Fails unless this was refused because it was done before.
+/// Fails if what was done before is refused for another reason. A pool may also keep it for a while beside one like it, or
+/// for a fork; that it is in no block twice is checked at the end, by [`crate::record::Record::check_once`].
 pub fn repeated(said: Said, what: &str) -> anyhow::Result<()> {
 	let is_stale = matches!(&said, Said::Refused(text) if text.contains("outdated"));
-	ensure!(is_stale, "{what} a second time should be refused: {said:?}");
+	ensure!(is_stale || said == Said::Taken, "{what} a second time should be outdated: {said:?}");
+	println!("{what} a second time: {}", if is_stale { "refused" } else { "kept, for a fork or beside the first" });
 	Ok(())
 }
