@@ -65,14 +65,14 @@ await need('a transfer arrives, and its event is seen', async () => {
       })
       .then((unsubscribe) => (stop = unsubscribe), reject);
   });
-  const { events } = await send(api, api.tx.balances.transferKeepAlive(newcomer.address, 5n * token), bob);
+  const { events, block } = await send(api, api.tx.balances.transferKeepAlive(newcomer.address, 5n * token), bob);
   const own = find(events, api.events.balances.Transfer, 'balances.Transfer');
   const subscribed = await within(seen, 'the event');
   stop();
   same(own.from.toString(), bob.address, 'the sender');
   same(own.amount.toBigInt(), 5n * token, 'the amount');
   same(subscribed.data.amount.toBigInt(), 5n * token, 'the amount that the subscription saw');
-  same(await balance(api, newcomer.address), 5n * token, 'the balance');
+  same(await balance(api, newcomer.address, block), 5n * token, 'the balance');
   const fee = find(events, api.events.transactionPayment.TransactionFeePaid, 'transactionPayment.TransactionFeePaid');
   return { to: newcomer.address, fee: fee.actualFee.toBigInt() };
 });

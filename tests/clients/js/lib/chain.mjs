@@ -87,9 +87,10 @@ export function find(events, kind, name) {
   return found.data;
 }
 
-/** Free balance of an account. */
-export async function balance(api, address) {
-  return (await api.query.system.account(address)).data.free.toBigInt();
+/** Free balance of an account, in the best block or in the one named: another may be best a moment later. */
+export async function balance(api, address, block) {
+  const { query } = block ? await api.at(block) : api;
+  return (await query.system.account(address)).data.free.toBigInt();
 }
 
 /** Resolves as soon as `test`, asked at every new best block, gives something. */
