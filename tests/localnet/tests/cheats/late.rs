@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 
 use anyhow::Context;
 use pacer_localnet::{
-	chain::{number_of, Chain},
+	chain::Chain,
 	host::dev_pair,
 	rogue::RaceOf,
 };
 use pacer_runtime::{AccountId, RuntimeCall};
 use pacer_sprint::first_false_step;
-use pacer_types::{views::DisputeView, Phase};
+use pacer_types::{
+	views::{DisputeView, SprintView},
+	Phase,
+};
 use sp_core::Pair;
 
 use crate::play::{Scene, Stage};
@@ -24,29 +27,33 @@ pub fn witness() -> AccountId {
 	dev_pair(WITNESS).public().into()
 }
 
-/// Disputes each of these Hosts at the position beside it, until all of them are struck; returns the height of a block
-/// in which they are.
+/// Disputes each of these Hosts at the position beside it, until all of them are struck for good; returns the height of
+/// a final block in which they are.
 pub async fn expose(stage: &mut Stage<'_>, fakes: &BTreeMap<AccountId, u32>) -> anyhow::Result<u32> {
 	let mut heads = stage.chain.follow(false).await?;
 	while let Some(head) = heads.next().await {
-		let height = number_of(&head?)?;
+		head?;
 		let scene = stage.look().await?;
 		let now = &scene.clock.now;
 		if now.epoch != stage.race + 1 || now.phase != Phase::Inference {
 			continue;
 		}
-		let is_struck = |host: &AccountId| scene.view.commits.iter().any(|commit| commit.host == *host && commit.struck);
-		let left: Vec<(&AccountId, u32)> = fakes.iter().filter(|(host, _)| !is_struck(host)).map(|(h, p)| (h, *p)).collect();
-		if left.is_empty() {
-			// What was looked at may be a block or two ahead of this report.
-			return Ok(height + 2);
+		// A strike in the best block may be in a later one of the final chain, or be played again.
+		let last = stage.chain.finalized_number().await?;
+		let end: SprintView = stage.chain.call("sprint", stage.race, Some(stage.chain.head_at(last).await?.hash)).await?;
+		if fakes.keys().all(|host| is_struck(&end, host)) {
+			return Ok(last);
 		}
 		stage.answer(&scene).await?;
-		for (host, position) in left {
-			move_on(stage, &scene, host, position).await?;
+		for (host, position) in fakes.iter().filter(|(host, _)| !is_struck(&scene.view, host)) {
+			move_on(stage, &scene, host, *position).await?;
 		}
 	}
 	anyhow::bail!("the node ended its reports")
+}
+
+fn is_struck(race: &SprintView, host: &AccountId) -> bool {
+	race.commits.iter().any(|commit| commit.host == *host && commit.struck)
 }
 
 /// The witness's next move against a Host, if it is its turn.

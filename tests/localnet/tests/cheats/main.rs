@@ -122,14 +122,11 @@ async fn race(network: &mut Network) -> anyhow::Result<()> {
 	});
 	let honest = honest.collect::<anyhow::Result<Vec<_>>>()?;
 	let mut stage = Stage::new(&network.chain, &server, race, actors, doubters, honest);
-	let chain = &network.chain;
 	let (first, last) =
 		tokio::time::timeout(Duration::from_secs(400), stage.play()).await.context("the race to be decided")??;
-	chain.wait(true, FINAL, "the race's last blocks to become final", async |n| Ok(n >= last)).await?;
 	let asleep = decided(&stage, first, last).await?;
 	let exposing = late::expose(&mut stage, &asleep);
 	let end = tokio::time::timeout(Duration::from_secs(60), exposing).await.context("the late proofs")??;
-	chain.wait(true, FINAL, "the late proofs to become final", async |n| Ok(n >= end)).await?;
 	Outcome::read(&stage, last + 1, end).await?.check_late(&asleep)?;
 	ensure!(network.chain.conservation().await?.ok, "money was made or lost");
 	network.check_alive()

@@ -21,7 +21,10 @@ use pacer_types::{
 };
 use tokio::sync::mpsc;
 
-use crate::table::{Cheat, To};
+use crate::{
+	table::{Cheat, To},
+	FINAL,
+};
 
 /// Threads that look for the rogues' nonces: the machine also runs a network.
 const SEARCHERS: usize = 2;
@@ -140,7 +143,8 @@ impl<'a> Stage<'a> {
 		}
 	}
 
-	/// Plays until the race is decided; returns the heights of the first block that was seen, and of one of Switch.
+	/// Plays until the race is decided; returns the heights of the first block that was seen, and of a final one in which
+	/// it is.
 	pub async fn play(&mut self) -> anyhow::Result<(u32, u32)> {
 		let mut first = None;
 		let (send, mut claims) = mpsc::unbounded_channel();
@@ -150,9 +154,13 @@ impl<'a> Stage<'a> {
 			let height = number_of(&head?)?;
 			first.get_or_insert(height);
 			let scene = self.look().await?;
-			if scene.clock.now.epoch > self.race || (scene.clock.now.epoch == self.race && scene.phase() == Phase::Switch) {
-				// What was looked at may be a block ahead of this report.
-				return Ok((first.unwrap_or(height), height + 1));
+			if self.is_decided(&scene.clock) {
+				let is_decided = async |height| {
+					let hash = self.chain.head_at(height).await?.hash;
+					Ok(self.is_decided(&self.chain.call("clock", (), Some(hash)).await?))
+				};
+				let last = self.chain.wait(true, FINAL, "the race's last blocks to become final", is_decided).await?;
+				return Ok((first.unwrap_or(height), last));
 			}
 			if scene.clock.now.epoch < self.race {
 				continue;
@@ -168,6 +176,10 @@ impl<'a> Stage<'a> {
 			self.act(&scene).await?;
 		}
 		anyhow::bail!("the node ended its reports")
+	}
+
+	fn is_decided(&self, clock: &ClockView) -> bool {
+		clock.now.epoch > self.race || (clock.now.epoch == self.race && clock.now.phase == Phase::Switch)
 	}
 
 	/// The race as of the best block.
