@@ -3,7 +3,10 @@
 //! A batch is flat: the new tokens of all sequences stand one after another as rows, so that every matrix product is
 //! one call; only attention goes sequence by sequence.
 
-use super::layers::{attention, rotate, Linear, RmsNorm, Rotary};
+use super::attention::attention;
+use super::linear::{Head, Linear};
+use super::norm::RmsNorm;
+use super::rope::{rotate, Rotary};
 use super::weights::{Weights, WeightsError};
 use crate::cache::kv_cache::KvCache;
 use crate::config::ModelConfig;
@@ -66,8 +69,7 @@ pub struct Llama {
     rotary: Rotary,
     layers: Vec<Layer>,
     norm: RmsNorm,
-    // f32 whatever the rest is: verification compares log-probabilities, and bf16 logits would blind it.
-    head: Tensor,
+    head: Head,
 }
 
 impl Llama {
@@ -92,22 +94,25 @@ impl Llama {
             let biases = rows.map(|(part, out)| (attn(&format!("{part}.bias")), vec![out]));
             let bias = if config.attention_bias { Some(join(&biases)?) } else { None };
             let gates = ["gate_proj.weight", "up_proj.weight"].map(|part| (mlp(part), vec![f, d]));
+            let linear = |part: &str, weight: Tensor, bias: Option<Tensor>| {
+                Linear::new(weight, bias).map_err(|source| WeightsError::Torch { name: name(part), source })
+            };
             layers.push(Layer {
                 attention_norm: norm(&name("input_layernorm.weight"))?,
-                qkv: Linear { weight: join(&matrices)?, bias },
-                output: Linear { weight: get(&attn("o_proj.weight"), &[d, q])?, bias: None },
+                qkv: linear("self_attn", join(&matrices)?, bias)?,
+                output: linear("self_attn.o_proj", get(&attn("o_proj.weight"), &[d, q])?, None)?,
                 ffn_norm: norm(&name("post_attention_layernorm.weight"))?,
-                gate_up: Linear { weight: join(&gates)?, bias: None },
-                down: Linear { weight: get(&mlp("down_proj.weight"), &[d, f])?, bias: None },
+                gate_up: linear("mlp", join(&gates)?, None)?,
+                down: linear("mlp.down_proj", get(&mlp("down_proj.weight"), &[d, f])?, None)?,
             });
         }
         let embedding = get("model.embed_tokens.weight", &[config.vocab_size, d])?;
-        let head_name = if config.tie_word_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" };
-        let head = if config.tie_word_embeddings && kind == Kind::Float {
-            embedding.shallow_clone()
+        let head = if config.tie_word_embeddings {
+            Head::new(&embedding)
         } else {
-            weights.get(head_name, &[config.vocab_size, d], Kind::Float, device)?
+            Head::new(&get("lm_head.weight", &[config.vocab_size, d])?)
         };
+        let head = head.map_err(|source| WeightsError::Torch { name: "lm_head.weight".into(), source })?;
         let rotary = Rotary::new(config, kind, device)
             .map_err(|source| WeightsError::Torch { name: "rotary tables".into(), source })?;
         Ok(Self {
@@ -148,7 +153,7 @@ impl Llama {
             cache.advance(segment.seq, segment.len);
         }
         let last = self.norm.forward(&x.f_index_select(0, rows)?)?;
-        last.f_to_kind(Kind::Float)?.f_linear(&self.head, None::<&Tensor>)
+        self.head.forward(&last)
     }
 
     fn attend(

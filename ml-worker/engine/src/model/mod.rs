@@ -1,8 +1,11 @@
-//! Models: weights from a checkpoint ([`weights`]), parts ([`layers`]), one file per family ([`llama`]), and the
-//! runner that drives them ([`torch_runner`]).
+//! Models: weights from a checkpoint ([`weights`]), parts ([`linear`], [`norm`], [`rope`], [`attention`]), one file per
+//! family ([`llama`]), and the runner that drives them ([`torch_runner`]).
 
-pub mod layers;
+pub mod attention;
+pub mod linear;
 pub mod llama;
+pub mod norm;
+pub mod rope;
 pub mod torch_runner;
 pub mod weights;
 

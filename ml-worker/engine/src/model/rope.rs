@@ -1,40 +1,7 @@
-//! Parts that decoder families share. All shapes are row-major with one row per token of the flat batch.
+//! Rotary positions.
 
 use crate::config::{ModelConfig, RopeScaling};
 use tch::{Device, Kind, TchError, Tensor};
-
-/// A matrix product `x W^T + b`.
-pub struct Linear {
-    /// `[out, in]`.
-    pub weight: Tensor,
-    /// `[out]`.
-    pub bias: Option<Tensor>,
-}
-
-impl Linear {
-    /// `[n, in]` to `[n, out]`. `linear` rather than `matmul`: with one row the latter has a very slow bf16 path.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        x.f_linear(&self.weight, self.bias.as_ref())
-    }
-}
-
-/// Root-mean-square norm, computed in f32 and rounded once before the gain, as the reference implementations do.
-pub struct RmsNorm {
-    /// `[d]`.
-    pub weight: Tensor,
-    /// Added to the mean square.
-    pub eps: f64,
-}
-
-impl RmsNorm {
-    /// `[n, d]` to `[n, d]`.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        let wide = x.f_to_kind(Kind::Float)?;
-        let mean = wide.f_square()?.f_mean_dim([-1i64].as_slice(), true, Kind::Float)?;
-        let normed = wide.f_mul(&mean.f_add_scalar(self.eps)?.f_rsqrt()?)?;
-        normed.f_to_kind(x.f_kind()?)?.f_mul(&self.weight)
-    }
-}
 
 /// Rotary position embedding: the two halves of a head are rotated against each other by position-dependent angles.
 pub struct Rotary {
@@ -97,27 +64,4 @@ fn frequencies(config: &ModelConfig) -> Vec<f64> {
             })
             .collect(),
     }
-}
-
-/// Attention of `queries` (`[new, heads, head_dim]`) over `keys` and `values` (`[kv_heads, total, head_dim]`), where
-/// the queries are the last `new` of `total` positions. Returns `[new, heads * head_dim]`.
-pub fn attention(queries: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor, TchError> {
-    let (new, heads, dim) = queries.size3()?;
-    let (kv_heads, total, _) = keys.size3()?;
-    let (keys, values) = (keys.f_unsqueeze(0)?, values.f_unsqueeze(0)?);
-    let none = None::<&Tensor>;
-    if new == 1 {
-        // One query a head: the query heads that share a key head become rows of one product.
-        let folded = queries.f_reshape([1, kv_heads, heads / kv_heads, dim])?;
-        let out = Tensor::f_scaled_dot_product_attention(&folded, &keys, &values, none, 0.0, false, None, false)?;
-        return out.f_reshape([1, heads * dim]);
-    }
-    let queries = queries.f_transpose(0, 1)?.f_unsqueeze(0)?;
-    let out = if new == total {
-        Tensor::f_scaled_dot_product_attention(&queries, &keys, &values, none, 0.0, true, None, true)?
-    } else {
-        let mask = Tensor::f_ones([new, total], (Kind::Bool, queries.device()))?.f_tril(total - new)?;
-        Tensor::f_scaled_dot_product_attention(&queries, &keys, &values, Some(&mask), 0.0, false, None, true)?
-    };
-    out.f_squeeze_dim(0)?.f_transpose(0, 1)?.f_reshape([new, heads * dim])
 }

@@ -1,0 +1,21 @@
+//! Norms, one row per token of the flat batch.
+
+use tch::{Kind, TchError, Tensor};
+
+/// Root-mean-square norm, computed in f32 and rounded once before the gain, as the reference implementations do.
+pub struct RmsNorm {
+    /// `[d]`.
+    pub weight: Tensor,
+    /// Added to the mean square.
+    pub eps: f64,
+}
+
+impl RmsNorm {
+    /// `[n, d]` to `[n, d]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        let wide = x.f_to_kind(Kind::Float)?;
+        let mean = wide.f_square()?.f_mean_dim([-1i64].as_slice(), true, Kind::Float)?;
+        let normed = wide.f_mul(&mean.f_add_scalar(self.eps)?.f_rsqrt()?)?;
+        normed.f_to_kind(x.f_kind()?)?.f_mul(&self.weight)
+    }
+}
