@@ -1,5 +1,8 @@
 //! Dealings: what members may send in Deal, and what of it counts.
 
+use core::cell::LazyCell;
+
+use codec::{Encode, Output};
 use pacer_beacon::{Dealing, Sum, THRESHOLD};
 use pacer_types::{
 	beacon::{BeaconDuty, BeaconFault},
@@ -12,8 +15,21 @@ use sp_runtime::transaction_validity::{InvalidTransaction, ValidTransaction};
 
 use crate::{
 	committee::{bytes, committee_hash, find, live_slots, need, Judged},
-	Config, DealingBytes, Dealings, Dealt, Event, Pallet, Rounds, SumBytes, Sums,
+	Config, DealingBytes, Dealings, Dealt, Event, Members, Pallet, Rounds, SumBytes, Sums,
 };
+
+/// What the signature of a dealing is for: the hash of the committee that it was made for, and both values' bytes.
+struct SignedDealing<'a, F> {
+	members: &'a LazyCell<Members, F>,
+	race: &'a DealingBytes,
+	audit: &'a DealingBytes,
+}
+
+impl<F: FnOnce() -> Members> Encode for SignedDealing<'_, F> {
+	fn encode_to<O: Output + ?Sized>(&self, out: &mut O) {
+		(committee_hash(self.members), self.race, self.audit).encode_to(out);
+	}
+}
 
 impl<T: Config> Pallet<T> {
 	/// Whether members may deal now.
@@ -38,8 +54,9 @@ impl<T: Config> Pallet<T> {
 		audit: &DealingBytes,
 		signature: &node_key::Signature,
 	) -> Judged<ValidTransaction> {
-		let members = Self::committee(header.epoch);
-		let body = (committee_hash(&members), race, audit);
+		// Read and hashed only once the header and the key are those of a Host.
+		let members = LazyCell::new(|| Self::committee(header.epoch));
+		let body = SignedDealing { members: &members, race, audit };
 		T::Auth::authorize_node(CallKind::Deal, header, key, &(), &body, signature, || {
 			let (epoch, host) = (header.epoch, &header.host);
 			if Self::has_dealt(epoch, host) {
