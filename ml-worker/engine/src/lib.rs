@@ -11,6 +11,7 @@ pub mod device;
 pub mod engine;
 pub mod handle;
 pub mod inspect;
+pub mod kernels;
 pub mod model;
 pub mod runner;
 pub mod scheduler;
