@@ -3,11 +3,11 @@
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
+use futures::future::BoxFuture;
 use tokio::{
 	net::TcpListener,
 	sync::{watch, Semaphore},
 	task::JoinSet,
-	time::MissedTickBehavior,
 };
 
 use crate::{
@@ -90,7 +90,7 @@ async fn stop_signal() {
 		match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
 			Ok(mut signal) => {
 				signal.recv().await;
-			},
+			}
 			Err(_) => std::future::pending().await,
 		}
 	};
@@ -102,16 +102,36 @@ async fn stop_signal() {
 	}
 }
 
-/// Calls `step` for every new view until the view's sender is gone. Errors are said and do not end it.
-async fn on_heads<S, F>(name: &'static str, mut head: Head, mut state: S, step: F)
+/// Calls `step` for every new view, and whenever `woken` ends, until the view's sender is gone. Errors are said and do not
+/// end it. `woken` is dropped when a view comes first, so it must not lose anything by that.
+async fn drive<S, F, W>(name: &'static str, mut head: Head, mut part: S, step: F, woken: W)
 where
-	F: for<'a> Fn(&'a mut S, Arc<View>) -> futures::future::BoxFuture<'a, Result<()>>,
+	F: for<'a> Fn(&'a mut S, Arc<View>) -> BoxFuture<'a, Result<()>>,
+	W: for<'a> Fn(&'a mut S) -> BoxFuture<'a, ()>,
 {
-	while head.changed().await.is_ok() {
+	loop {
+		tokio::select! {
+			changed = head.changed() => if changed.is_err() { return },
+			() = woken(&mut part) => {},
+		}
 		let Some(view) = head.borrow_and_update().clone() else { continue };
-		if let Err(e) = step(&mut state, view).await {
+		if let Err(e) = step(&mut part, view).await {
 			tracing::warn!("{name}: {e}");
 		}
+	}
+}
+
+/// For parts that only blocks move.
+fn never<S>(_: &mut S) -> BoxFuture<'_, ()> {
+	Box::pin(std::future::pending())
+}
+
+/// Moves a race that is under way more often than blocks come.
+fn while_racing(driver: &mut Driver) -> BoxFuture<'_, ()> {
+	if driver.is_racing() {
+		Box::pin(tokio::time::sleep(RACE_PERIOD))
+	} else {
+		never(driver)
 	}
 }
 
@@ -153,14 +173,30 @@ pub async fn run(args: RunArgs) -> Result<()> {
 	let mut tasks = JoinSet::new();
 	tasks.spawn(follow::run(node, api.clone(), key.clone(), views));
 	tasks.spawn(engines.clone().watch());
-	tasks.spawn(race(Driver::new(api.clone(), key.clone(), engines.clone(), data.clone()), head.clone()));
+	let driver = Driver::new(api.clone(), key.clone(), engines.clone(), data.clone());
+	tasks.spawn(drive("race", head.clone(), driver, |s, v| Box::pin(async move { s.step(&v).await }), while_racing));
 	let once = || OneShots::new(api.clone(), key.clone());
-	tasks.spawn(audit(Auditor::new(api.clone(), engines, peers, once()), head.clone()));
-	tasks.spawn(dispute(Disputer::new(api.clone(), data, once()), head.clone()));
+	// The windows of a dispute are short: what a check or an evaluation found is used at once.
+	let auditor = Auditor::new(api.clone(), engines, peers, once());
+	tasks.spawn(drive(
+		"audit",
+		head.clone(),
+		auditor,
+		|s, v| Box::pin(async move { s.step(&v).await }),
+		|s| Box::pin(s.finished()),
+	));
+	let disputer = Disputer::new(api.clone(), data, once());
+	tasks.spawn(drive(
+		"disputes",
+		head.clone(),
+		disputer,
+		|s, v| Box::pin(async move { s.step(&v).await }),
+		|s| Box::pin(s.finished()),
+	));
 	let batcher = Batcher::new(api.clone(), key.clone(), queues);
-	tasks.spawn(on_heads("records", head.clone(), batcher, |s, v| Box::pin(async move { s.step(&v).await })));
+	tasks.spawn(drive("records", head.clone(), batcher, |s, v| Box::pin(async move { s.step(&v).await }), never));
 	let verifier = Verifier::new(app.clone(), once());
-	tasks.spawn(on_heads("verification", head.clone(), verifier, |s, v| Box::pin(async move { s.step(&v).await })));
+	tasks.spawn(drive("verification", head.clone(), verifier, |s, v| Box::pin(async move { s.step(&v).await }), never));
 	tasks.spawn(prune(app.clone()));
 
 	tokio::select! {
@@ -174,50 +210,6 @@ async fn ended(tasks: &mut JoinSet<()>) -> Error {
 	match tasks.join_next().await {
 		Some(Err(e)) => Error::Settings(format!("a part of the agent failed: {e}")),
 		_ => Error::Settings("a part of the agent ended".into()),
-	}
-}
-
-/// Steps the race with every block, and more often while it runs.
-async fn race(mut driver: Driver, mut head: Head) {
-	let mut ticks = tokio::time::interval(RACE_PERIOD);
-	ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-	loop {
-		tokio::select! {
-			changed = head.changed() => if changed.is_err() { return },
-			_ = ticks.tick(), if driver.is_racing() => {},
-		}
-		let Some(view) = head.borrow_and_update().clone() else { continue };
-		if let Err(e) = driver.step(&view).await {
-			tracing::warn!("race: {e}");
-		}
-	}
-}
-
-/// Steps the audit with every block, and whenever a check has ended: the windows of a dispute are short.
-async fn audit(mut auditor: Auditor, mut head: Head) {
-	loop {
-		tokio::select! {
-			changed = head.changed() => if changed.is_err() { return },
-			() = auditor.finished() => {},
-		}
-		let Some(view) = head.borrow_and_update().clone() else { continue };
-		if let Err(e) = auditor.step(&view).await {
-			tracing::warn!("audit: {e}");
-		}
-	}
-}
-
-/// Steps the disputes with every block, and whenever an evaluation has ended.
-async fn dispute(mut disputer: Disputer, mut head: Head) {
-	loop {
-		tokio::select! {
-			changed = head.changed() => if changed.is_err() { return },
-			() = disputer.finished() => {},
-		}
-		let Some(view) = head.borrow_and_update().clone() else { continue };
-		if let Err(e) = disputer.step(&view).await {
-			tracing::warn!("disputes: {e}");
-		}
 	}
 }
 
@@ -250,7 +242,7 @@ pub async fn status(args: StatusArgs) -> Result<()> {
 			let best = node.best().await?;
 			let height = node.header(best).await?.and_then(|h| h.height()).unwrap_or(0);
 			status::from_node(&Api::new(node, genesis).at(best), height).await?
-		},
+		}
 	};
 	print!("{}", status::screen(&status));
 	Ok(())
@@ -300,7 +292,7 @@ pub async fn sprint(command: SprintCommand) -> Result<bool> {
 				return Err(Error::Engine(format!("{url} does not answer")));
 			}
 			Recompute::Now(engines)
-		},
+		}
 	};
 	let choice = if args.all { Choice::All } else { Choice::Sample { private: args.samples } };
 	let audit = Audit { api: Api::new(node, genesis), peers, recompute, choice };
