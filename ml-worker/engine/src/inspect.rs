@@ -2,7 +2,8 @@
 
 use crate::config::{ConfigError, ModelConfig};
 use crate::device::Dtype;
-use crate::model::llama::tensor_shapes;
+use crate::model::names::Loader;
+use crate::model::tensor_shapes;
 use crate::model::weights::{Weights, WeightsError};
 use crate::model::weights_hash;
 use crate::template::{ChatTemplate, TemplateError};
@@ -10,6 +11,7 @@ use crate::tokenizer::{Tokenizer, TokenizerError};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use tch::{Device, Kind};
 
 /// Why a checkpoint cannot be served. Every message names the file and, where there is one, the field or tensor.
 #[derive(Debug, thiserror::Error)]
@@ -45,10 +47,8 @@ pub struct Report {
 pub fn inspect(dir: &Path) -> Result<Report, InspectError> {
     let config = ModelConfig::load(dir)?;
     let weights = Weights::open(dir)?;
+    Loader::new(&config, &weights, Kind::Float, Device::Cpu).check()?;
     let expected = tensor_shapes(&config);
-    for (name, shape) in &expected {
-        weights.check(name, shape)?;
-    }
     let tokenizer = Tokenizer::load(dir)?;
     Ok(Report {
         dir: dir.to_owned(),
@@ -67,7 +67,7 @@ impl fmt::Display for Report {
         let c = &self.config;
         let mib = |bytes: usize| bytes.div_ceil(1 << 20);
         writeln!(f, "checkpoint    {}", self.dir.display())?;
-        writeln!(f, "family        {:?}, {:.1} M weights", c.architecture, c.parameters() as f64 / 1e6)?;
+        writeln!(f, "family        {}, {:.1} M weights", c.family, c.parameters() as f64 / 1e6)?;
         writeln!(
             f,
             "shape         {} layers, width {}, {} query and {} key heads of {}, feed-forward {}",
@@ -76,7 +76,7 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "context       {} tokens, rope base {}, scaling {:?}",
-            c.max_position, c.rope_theta, c.rope_scaling
+            c.max_position, c.rope.theta, c.rope.scaling
         )?;
         let tied = if c.tie_word_embeddings { ", output tied to the embedding" } else { "" };
         writeln!(f, "vocabulary    {} rows, {} tokens in the tokenizer{tied}", c.vocab_size, self.tokenizer_tokens)?;

@@ -1,7 +1,7 @@
 //! The program itself: starts on a small random checkpoint, says where it listens, serves, and stops when told.
 
 use pacer_engine::config::ModelConfig;
-use pacer_engine::model::llama::tensor_shapes;
+use pacer_engine::model::tensor_shapes;
 use pacer_engine::testing::byte_tokenizer_json;
 use serde_json::{json, Value};
 use std::io::{BufRead, BufReader};

@@ -1,13 +1,19 @@
-//! Models: weights from a checkpoint ([`weights`]), parts ([`linear`], [`norm`], [`rope`], [`attention`]), one file per
-//! family ([`llama`]), and the runner that drives them ([`torch_runner`]).
+//! Models: weights from a checkpoint ([`shards`], [`weights`], [`names`]), parts ([`linear`], [`norm`], [`rope`], [`attention`],
+//! [`ffn`]), the decoder made of them ([`decoder`]), one file per family ([`families`]), and the runner that drives all
+//! of it ([`torch_runner`]).
 
 pub mod attention;
+pub mod decoder;
+pub mod families;
+pub mod ffn;
 pub mod linear;
-pub mod llama;
+pub mod names;
 pub mod norm;
 pub mod rope;
+pub mod shards;
 pub mod torch_runner;
 pub mod weights;
 
+pub use names::tensor_shapes;
 pub use torch_runner::{load, LoadError, TorchRunner};
 pub use weights::weights_hash;

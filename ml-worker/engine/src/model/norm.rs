@@ -11,7 +11,7 @@ pub struct RmsNorm {
 }
 
 impl RmsNorm {
-    /// `[n, d]` to `[n, d]`.
+    /// Norms the last axis, `[.., d]`; the shape stays.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
         let wide = x.f_to_kind(Kind::Float)?;
         let mean = wide.f_square()?.f_mean_dim([-1i64].as_slice(), true, Kind::Float)?;

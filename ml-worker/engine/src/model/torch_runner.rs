@@ -1,6 +1,6 @@
 //! The real [`ModelRunner`]: a model and its cache on one libtorch device.
 
-use super::llama::{Llama, Segment};
+use super::decoder::{Decoder, Segment};
 use super::weights::{Weights, WeightsError};
 use crate::cache::kv_cache::{KvCache, KvShape};
 use crate::config::ModelConfig;
@@ -23,7 +23,7 @@ pub enum LoadError {
 
 /// See the module's header.
 pub struct TorchRunner {
-    model: Llama,
+    model: Decoder,
     cache: KvCache,
     vocab: usize,
     max_position: usize,
@@ -35,7 +35,7 @@ pub struct TorchRunner {
 pub fn load(dir: &Path, config: &ModelConfig, dtype: Dtype, device: Device) -> Result<TorchRunner, LoadError> {
     let _guard = tch::no_grad_guard();
     let weights = Weights::open(dir)?;
-    let model = Llama::load(config, &weights, dtype.kind(), device)?;
+    let model = Decoder::load(config, &weights, dtype.kind(), device)?;
     let shape = KvShape {
         layers: config.num_layers,
         kv_heads: config.num_kv_heads as i64,

@@ -1,5 +1,6 @@
-//! Weights of a checkpoint: `*.safetensors` files, mapped into memory, looked up by tensor name.
+//! Weights of a checkpoint: safetensors files ([`super::shards`]), mapped into memory, looked up by tensor name.
 
+use super::shards::safetensors_files;
 use blake2::{digest::consts::U32, Blake2b, Digest};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
@@ -34,6 +35,22 @@ pub enum WeightsError {
         /// The folder.
         dir: PathBuf,
     },
+    /// A part of the checkpoint is missing.
+    #[error("{}: missing, although {because}", file.display())]
+    NoShard {
+        /// The file.
+        file: PathBuf,
+        /// How it is known that it should be there.
+        because: String,
+    },
+    /// The list of files is not what it should be.
+    #[error("{}: {reason}", file.display())]
+    Index {
+        /// The list.
+        file: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// A tensor is missing.
     #[error("{}: no tensor `{name}`", dir.display())]
     Missing {
@@ -51,6 +68,12 @@ pub enum WeightsError {
         name: String,
         /// What is wrong.
         reason: String,
+    },
+    /// The engine asked for a tensor that this shape of model does not have: a fault of the engine.
+    #[error("`{name}` is no tensor of this model")]
+    Unknown {
+        /// The tensor.
+        name: String,
     },
     /// libtorch refused.
     #[error("libtorch, at tensor `{name}`: {source}")]
@@ -80,22 +103,6 @@ pub struct Weights {
     index: HashMap<String, TensorEntry>,
 }
 
-fn safetensors_files(dir: &Path) -> Result<Vec<PathBuf>, WeightsError> {
-    let io = |source| WeightsError::Io { file: dir.to_owned(), source };
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(io)? {
-        let path = entry.map_err(io)?.path();
-        if path.extension().is_some_and(|extension| extension == "safetensors") {
-            files.push(path);
-        }
-    }
-    files.sort();
-    if files.is_empty() {
-        return Err(WeightsError::NoFiles { dir: dir.to_owned() });
-    }
-    Ok(files)
-}
-
 fn map(file: &Path) -> Result<Mmap, WeightsError> {
     let io = |source| WeightsError::Io { file: file.to_owned(), source };
     let handle = File::open(file).map_err(io)?;
@@ -103,8 +110,15 @@ fn map(file: &Path) -> Result<Mmap, WeightsError> {
     unsafe { Mmap::map(&handle) }.map_err(io)
 }
 
-/// What identifies a model's weights on chain and in artifacts: the BLAKE2b-256 of its `*.safetensors` file (as
-/// `b2sum -l 256` prints it); for several files the BLAKE2b-256 over, in order of name, the name's length (u32 LE), the
+/// Lets go of pages that were read: they would count as this process's memory, beside the copy.
+fn forget(mapped: &Mmap, bytes: &Range<usize>) {
+    // SAFETY: pages of a read-only mapping of a file are read again if they are wanted again. The range was checked
+    // against the mapping's length when the file was opened. Whether it helps is all that can go wrong.
+    let _ = unsafe { mapped.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, bytes.start, bytes.len()) };
+}
+
+/// What identifies a model's weights on chain and in artifacts: the BLAKE2b-256 of its safetensors file (as `b2sum -l
+/// 256` prints it); for several files the BLAKE2b-256 over, in order of name, the name's length (u32 LE), the
 /// name, and the BLAKE2b-256 of the content.
 pub fn weights_hash(dir: &Path) -> Result<[u8; 32], WeightsError> {
     let files = safetensors_files(dir)?;
@@ -123,7 +137,7 @@ pub fn weights_hash(dir: &Path) -> Result<[u8; 32], WeightsError> {
 }
 
 impl Weights {
-    /// Maps every `*.safetensors` file in `dir`.
+    /// Maps the checkpoint's safetensors files in `dir`.
     pub fn open(dir: &Path) -> Result<Self, WeightsError> {
         let mut files = Vec::new();
         let mut index = HashMap::new();
@@ -139,7 +153,11 @@ impl Weights {
                     return Err(WeightsError::Tensor { file, name, reason });
                 }
                 let entry = TensorEntry { file: number, dtype: info.dtype, shape: info.shape.clone(), bytes };
-                index.insert(name, entry);
+                if let Some(other) = index.insert(name.clone(), entry) {
+                    let other: &(PathBuf, Mmap) = &files[other.file];
+                    let reason = format!("is in {} too", other.0.display());
+                    return Err(WeightsError::Tensor { file, name, reason });
+                }
             }
             files.push((file, mapped));
         }
@@ -191,10 +209,12 @@ impl Weights {
             other => return Err(wrong(format!("has element type {other:?}; f32, f16 and bf16 are supported"))),
         };
         let size: Vec<i64> = shape.iter().map(|n| *n as i64).collect();
-        Tensor::f_from_data_size(&mapped[entry.bytes.clone()], &size, stored)
+        let tensor = Tensor::f_from_data_size(&mapped[entry.bytes.clone()], &size, stored)
             .and_then(|tensor| tensor.f_to_device(device))
             .and_then(|tensor| tensor.f_to_kind(kind))
-            .map_err(|source| WeightsError::Torch { name: name.to_owned(), source })
+            .map_err(|source| WeightsError::Torch { name: name.to_owned(), source })?;
+        forget(mapped, &entry.bytes);
+        Ok(tensor)
     }
 }
 

@@ -1,0 +1,179 @@
+//! The decoder that all families share: norms before attention and before the feed-forward part, rotary positions,
+//! grouped key heads. What a family has beyond that (biases, norms of queries and keys, windows, experts) follows from
+//! its [`ModelConfig`]; the families themselves are under `families/`.
+//!
+//! A batch is flat: the new tokens of all sequences stand one after another as rows, so that every matrix product is
+//! one call; only attention goes sequence by sequence.
+
+use super::attention::attention;
+use super::ffn::FeedForward;
+use super::linear::{Head, Linear};
+use super::names::{Loader, EMBEDDING, HEAD};
+use super::norm::RmsNorm;
+use super::rope::{rotate, Rotary};
+use super::weights::{Weights, WeightsError};
+use crate::cache::kv_cache::KvCache;
+use crate::config::ModelConfig;
+use crate::sequence::SeqId;
+use tch::{Device, Kind, TchError, Tensor};
+
+/// The new tokens of one sequence in a flat batch.
+pub struct Segment {
+    /// Whose.
+    pub seq: SeqId,
+    /// Tokens cached before.
+    pub start: usize,
+    /// New tokens.
+    pub len: usize,
+}
+
+struct Layer {
+    attention_norm: RmsNorm,
+    qkv: Linear,
+    /// Norms of each head's queries and keys.
+    qk_norm: Option<(RmsNorm, RmsNorm)>,
+    output: Linear,
+    /// Tokens that a position sees, itself included, if not all.
+    window: Option<usize>,
+    ffn_norm: RmsNorm,
+    ffn: FeedForward,
+}
+
+impl Layer {
+    fn load(loader: &Loader<'_>, config: &ModelConfig, index: usize) -> Result<Self, WeightsError> {
+        let name = |part: &str| format!("model.layers.{index}.{part}");
+        let qkv = ["q_proj", "k_proj", "v_proj"].map(|part| name(&format!("self_attn.{part}")));
+        let qk_norm = match config.qk_norm {
+            true => Some((loader.norm(&name("self_attn.q_norm"))?, loader.norm(&name("self_attn.k_norm"))?)),
+            false => None,
+        };
+        Ok(Self {
+            attention_norm: loader.norm(&name("input_layernorm"))?,
+            qkv: loader.linear(&qkv)?,
+            qk_norm,
+            output: loader.linear(&[name("self_attn.o_proj")])?,
+            window: config.window(index),
+            ffn_norm: loader.norm(&name("post_attention_layernorm"))?,
+            ffn: FeedForward::load(loader, config, index)?,
+        })
+    }
+}
+
+/// See the module's header.
+pub struct Decoder {
+    heads: i64,
+    kv_heads: i64,
+    head_dim: i64,
+    embedding: Tensor,
+    rotary: Rotary,
+    layers: Vec<Layer>,
+    norm: RmsNorm,
+    head: Head,
+}
+
+impl Decoder {
+    /// Reads the weights of `config`'s shape as `kind` onto `device`.
+    ///
+    /// # Errors
+    /// Names the file and the tensor that is missing, damaged or of another shape.
+    pub fn load(config: &ModelConfig, weights: &Weights, kind: Kind, device: Device) -> Result<Self, WeightsError> {
+        let loader = Loader::new(config, weights, kind, device);
+        // Before anything large is read.
+        loader.check()?;
+        let layers = (0..config.num_layers).map(|index| Layer::load(&loader, config, index));
+        let layers = layers.collect::<Result<_, _>>()?;
+        let embedding = loader.get(EMBEDDING)?;
+        let head = match config.tie_word_embeddings {
+            true => Head::new(&embedding),
+            false => Head::new(&loader.get(HEAD)?),
+        };
+        Ok(Self {
+            heads: config.num_heads as i64,
+            kv_heads: config.num_kv_heads as i64,
+            head_dim: config.head_dim as i64,
+            embedding,
+            rotary: Rotary::new(config, kind, device).map_err(|source| loader.torch("rotary tables", source))?,
+            layers,
+            norm: loader.norm("model.norm")?,
+            head: head.map_err(|source| loader.torch(HEAD, source))?,
+        })
+    }
+
+    /// Runs the flat batch `tokens` at `positions` (i64, `[n]` each), extending the cache of every segment, and
+    /// returns the final hidden states, normed, `[rows, d]`, of the batch rows named in `rows` (i64).
+    ///
+    /// # Errors
+    /// If libtorch refuses, for want of memory say.
+    pub fn hidden(
+        &self,
+        tokens: &Tensor,
+        positions: &Tensor,
+        segments: &[Segment],
+        rows: &Tensor,
+        cache: &mut KvCache,
+    ) -> Result<Tensor, TchError> {
+        let mut x = Tensor::f_embedding(&self.embedding, tokens, -1, false, false)?;
+        let angles = self.rotary.rows(positions)?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            let qkv = layer.qkv.forward(&layer.attention_norm.forward(&x)?)?;
+            let mixed = self.attend(index, &qkv, &angles, segments, cache)?;
+            x = x.f_add(&layer.output.forward(&mixed)?)?;
+            x = x.f_add(&layer.ffn.forward(&layer.ffn_norm.forward(&x)?)?)?;
+        }
+        for segment in segments {
+            cache.advance(segment.seq, segment.len);
+        }
+        self.norm.forward(&x.f_index_select(0, rows)?)
+    }
+
+    /// Runs the flat batch as [`Decoder::hidden`] does and returns f32 logits, `[rows, vocab]`.
+    ///
+    /// # Errors
+    /// If libtorch refuses, for want of memory say.
+    pub fn forward(
+        &self,
+        tokens: &Tensor,
+        positions: &Tensor,
+        segments: &[Segment],
+        rows: &Tensor,
+        cache: &mut KvCache,
+    ) -> Result<Tensor, TchError> {
+        self.head.forward(&self.hidden(tokens, positions, segments, rows, cache)?)
+    }
+
+    fn attend(
+        &self,
+        index: usize,
+        qkv: &Tensor,
+        angles: &(Tensor, Tensor),
+        segments: &[Segment],
+        cache: &mut KvCache,
+    ) -> Result<Tensor, TchError> {
+        let layer = &self.layers[index];
+        let heads = qkv.f_reshape([qkv.size()[0], self.heads + 2 * self.kv_heads, self.head_dim])?;
+        // Queries and keys are rotated alike, so in one go.
+        let turning = match &layer.qk_norm {
+            None => heads.f_narrow(1, 0, self.heads + self.kv_heads)?,
+            Some((query_norm, key_norm)) => {
+                let queries = query_norm.forward(&heads.f_narrow(1, 0, self.heads)?)?;
+                Tensor::f_cat(&[queries, key_norm.forward(&heads.f_narrow(1, self.heads, self.kv_heads)?)?], 1)?
+            }
+        };
+        let rotated = rotate(&turning, angles)?;
+        let mut outputs = Vec::with_capacity(segments.len());
+        let mut row = 0;
+        for segment in segments {
+            let len = segment.len as i64;
+            let own = rotated.f_narrow(0, row, len)?;
+            let values = heads.f_narrow(0, row, len)?.f_narrow(1, self.heads + self.kv_heads, self.kv_heads)?;
+            let keys = own.f_narrow(1, self.heads, self.kv_heads)?;
+            let (keys, values) = cache.append(segment.seq, index, &keys, &values)?;
+            outputs.push(attention(&own.f_narrow(1, 0, self.heads)?, &keys, &values, layer.window)?);
+            row += len;
+        }
+        if outputs.len() == 1 {
+            return Ok(outputs.remove(0));
+        }
+        Tensor::f_cat(&outputs, 0)
+    }
+}

@@ -1,0 +1,127 @@
+//! Feed-forward layers: one for all tokens, or a set of experts of which each token uses a few.
+
+use super::linear::Linear;
+use super::names::Loader;
+use super::weights::WeightsError;
+use crate::config::{ExpertsConfig, ModelConfig};
+use tch::{Device, Kind, TchError, Tensor};
+
+/// `down(silu(gate x) * up x)`.
+pub struct Dense {
+    gate_up: Linear,
+    down: Linear,
+    /// Width between.
+    width: i64,
+}
+
+impl Dense {
+    /// From the tensors of these names.
+    ///
+    /// # Errors
+    /// If one is missing or wrong.
+    fn load(loader: &Loader<'_>, gate: String, up: String, down: String, width: usize) -> Result<Self, WeightsError> {
+        Ok(Self { gate_up: loader.linear(&[gate, up])?, down: loader.linear(&[down])?, width: width as i64 })
+    }
+
+    /// `[n, d]` to `[n, d]`.
+    ///
+    /// # Errors
+    /// If libtorch refuses.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        let gate_up = self.gate_up.forward(x)?;
+        let gate = gate_up.f_narrow(1, 0, self.width)?.f_silu()?;
+        self.down.forward(&gate.f_mul(&gate_up.f_narrow(1, self.width, self.width)?)?)
+    }
+}
+
+/// Experts and what chooses among them.
+pub struct Sparse {
+    router: Linear,
+    experts: Vec<Dense>,
+    per_token: usize,
+    normalised: bool,
+}
+
+impl Sparse {
+    fn load(loader: &Loader<'_>, layer: &str, config: &ExpertsConfig) -> Result<Self, WeightsError> {
+        let names = config.names;
+        let block = format!("{layer}.{}", names.block);
+        let expert = |index: usize| {
+            let name = |part: &str| format!("{block}.experts.{index}.{part}");
+            Dense::load(loader, name(names.gate), name(names.up), name(names.down), config.intermediate_size)
+        };
+        Ok(Self {
+            router: loader.linear(&[format!("{block}.gate")])?,
+            experts: (0..config.count).map(expert).collect::<Result<_, _>>()?,
+            per_token: config.per_token,
+            normalised: config.normalised,
+        })
+    }
+
+    /// `[n, d]` to `[n, d]`: rows are gathered by expert, so that each expert is one product, and added up in the order
+    /// of the experts, so that a row's sum does not depend on the other rows.
+    ///
+    /// # Errors
+    /// If libtorch refuses.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        let scores = self.router.forward(x)?.f_softmax(-1, Kind::Float)?;
+        let (mut weights, chosen) = scores.f_topk(self.per_token as i64, -1, true, true)?;
+        if self.normalised {
+            weights = weights.f_div(&weights.f_sum_dim_intlist([-1i64].as_slice(), true, Kind::Float)?)?;
+        }
+        let weights = weights.f_to_kind(x.f_kind()?)?.f_reshape([-1])?;
+        let chosen: Vec<i64> = Vec::try_from(chosen.f_to_device(Device::Cpu)?.f_reshape([-1])?)?;
+        let mut places: Vec<Vec<i64>> = vec![Vec::new(); self.experts.len()];
+        for (place, expert) in chosen.iter().enumerate() {
+            // A score that is not a number would be chosen anyhow; an expert is always one of them.
+            places[*expert as usize].push(place as i64);
+        }
+        let mut sum = x.f_zeros_like()?;
+        for (expert, places) in self.experts.iter().zip(&places).filter(|(_, places)| !places.is_empty()) {
+            let rows: Vec<i64> = places.iter().map(|place| place / self.per_token as i64).collect();
+            let rows = Tensor::f_from_slice(&rows)?.f_to_device(x.device())?;
+            let places = Tensor::f_from_slice(places)?.f_to_device(x.device())?;
+            let weight = weights.f_index_select(0, &places)?.f_unsqueeze(1)?;
+            let part = expert.forward(&x.f_index_select(0, &rows)?)?.f_mul(&weight)?;
+            let _ = sum.f_index_add_(0, &rows, &part)?;
+        }
+        Ok(sum)
+    }
+}
+
+/// The feed-forward part of a layer.
+pub enum FeedForward {
+    /// One for all.
+    Dense(Dense),
+    /// Experts.
+    Sparse(Sparse),
+}
+
+impl FeedForward {
+    /// That of layer `index`.
+    ///
+    /// # Errors
+    /// If a tensor is missing or wrong.
+    pub fn load(loader: &Loader<'_>, config: &ModelConfig, index: usize) -> Result<Self, WeightsError> {
+        let layer = format!("model.layers.{index}");
+        match &config.experts {
+            Some(experts) if config.layers[index].sparse => Ok(Self::Sparse(Sparse::load(loader, &layer, experts)?)),
+            _ => {
+                let name = |part: &str| format!("{layer}.mlp.{part}");
+                let (gate, up, down) = (name("gate_proj"), name("up_proj"), name("down_proj"));
+                Ok(Self::Dense(Dense::load(loader, gate, up, down, config.intermediate_size)?))
+            }
+        }
+    }
+
+    /// `[n, d]` to `[n, d]`.
+    ///
+    /// # Errors
+    /// If libtorch refuses.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        match self {
+            Self::Dense(dense) => dense.forward(x),
+            Self::Sparse(sparse) => sparse.forward(x),
+        }
+    }
+}
