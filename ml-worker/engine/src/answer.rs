@@ -1,14 +1,16 @@
 //! One answer in the making: what turns rows of logits into tokens, text and an end.
 
 use crate::engine::{EngineError, Event, Generate, TokenLogProbs};
+use crate::grammar::Grammar;
 use crate::tokenizer::{IncrementalDecoder, StopMatcher, Tokenizer};
 use pacer_artifact::sampler::{Sampler, Scratch, Vocabulary};
-use pacer_artifact::{row, FinishReason};
+use pacer_artifact::{row, Constraint, FinishReason};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// See the module's header.
 pub struct Answer {
     sampler: Sampler,
+    grammar: Option<Grammar>,
     decoder: IncrementalDecoder,
     stop: StopMatcher,
     top_logprobs: Option<usize>,
@@ -20,11 +22,17 @@ pub struct Answer {
 impl Answer {
     /// Prepares an answer to `prompt`. `None` if the parameters are unusable, which the client is told.
     pub fn start(request: Generate, prompt: &[u32], vocabulary: Vocabulary) -> Option<Self> {
-        let Generate { params, key, top_logprobs, record, choice, events, .. } = request;
+        let Generate { params, grammar, key, top_logprobs, record, choice, events, .. } = request;
+        if (params.constraint == Constraint::None) != grammar.is_none() {
+            let what = "an answer of a given form needs its grammar, and no other does".to_owned();
+            let _ = events.send((choice, Event::Failed(EngineError::Params(what))));
+            return None;
+        }
         let stops = params.stop.iter().map(|stop| String::from_utf8_lossy(stop).into_owned()).collect();
         match Sampler::new(params, key, vocabulary, prompt) {
             Ok(sampler) => Some(Self {
                 sampler,
+                grammar,
                 decoder: IncrementalDecoder::default(),
                 stop: StopMatcher::new(stops),
                 top_logprobs,
@@ -77,7 +85,14 @@ impl Answer {
         scratch: &mut Scratch,
     ) -> Result<(u32, Option<Event>), EngineError> {
         let failed = |what: &dyn std::fmt::Display| EngineError::Sampling(what.to_string());
-        let id = self.sampler.sample(row, None, scratch).map_err(|error| failed(&error))?;
+        let mask = match &mut self.grammar {
+            Some(grammar) => Some(grammar.mask().map_err(|error| failed(&error))?),
+            None => None,
+        };
+        let id = self.sampler.sample(row, mask, scratch).map_err(|error| failed(&error))?;
+        if let Some(grammar) = &mut self.grammar {
+            grammar.accept(id).map_err(|error| failed(&error))?;
+        }
         let unreadable = || failed(&"the logits are not a distribution");
         let position = if self.record { Some(row::record(row, id).ok_or_else(unreadable)?) } else { None };
         self.sampler.accept(id);
@@ -136,6 +151,72 @@ fn log_probs(row: &[f32], chosen: u32, count: usize) -> Option<TokenLogProbs> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::grammar::{constraint, Compiler};
+    use crate::testing::{byte_tokenizer_json, END};
+    use pacer_artifact::{SamplingKey, SamplingParams};
+    use std::sync::Arc;
+    use tokio::sync::mpsc::{unbounded_channel, UnboundedReceiver};
+
+    /// Answers with a model that wants `wish` and nothing else; gives text, token count and reason.
+    fn stubborn(params: SamplingParams, wish: &str) -> Result<(String, usize, FinishReason), EngineError> {
+        let tokenizer = Arc::new(Tokenizer::from_bytes(&byte_tokenizer_json()).unwrap());
+        let vocabulary = Vocabulary { size: 260, usable: 257, eos: vec![END] };
+        let compiler = Compiler::new(tokenizer.clone(), &vocabulary);
+        let (events, mut told): (_, UnboundedReceiver<(u32, Event)>) = unbounded_channel();
+        let grammar = compiler.compile(&params.constraint).unwrap();
+        let key = SamplingKey([1; 32]);
+        let request =
+            Generate { prompt: vec![], params, grammar, key, top_logprobs: None, record: true, choice: 0, events };
+        let mut answer = Answer::start(request, &[1, 2], vocabulary).unwrap();
+        let mut scratch = Scratch::default();
+        for at in 0.. {
+            let mut row = vec![0f32; 260];
+            row[wish.as_bytes()[at % wish.len()] as usize] = 50.0;
+            if answer.advance(&row, &tokenizer, &mut scratch).1 {
+                break;
+            }
+        }
+        let mut text = String::new();
+        loop {
+            match told.try_recv().unwrap().1 {
+                Event::Token { text: piece, .. } => text += &piece,
+                Event::Finished { text: piece, reason } => return Ok((text + &piece, answer.tokens(), reason)),
+                Event::Failed(error) => return Err(error),
+            }
+        }
+    }
+
+    #[test]
+    fn answer_should_keep_the_form_when_the_model_wants_another() {
+        let schema = serde_json::json!({"type": "object", "properties": {"ok": {"type": "boolean"},
+            "n": {"type": "integer", "minimum": 0, "maximum": 999}}, "required": ["ok", "n"], "additionalProperties": false});
+        for (temperature, wish) in
+            [(0.0, "Sure! Here it is"), (0.0, "\u{20ac}"), (1.0, "{{{{"), (0.0, "  "), (1.0, "\"}")]
+        {
+            let params = SamplingParams {
+                temperature: temperature.into(),
+                max_tokens: 400,
+                constraint: constraint::json_schema(&schema).unwrap(),
+                ..SamplingParams::default()
+            };
+            let (text, _, reason) = stubborn(params, wish).unwrap();
+            let value: serde_json::Value = serde_json::from_str(&text).expect(&text);
+            assert!(value["ok"].is_boolean() && value["n"].as_u64().is_some_and(|n| n < 1000), "{text}");
+            assert_eq!(reason, FinishReason::Eos);
+        }
+        let cut = SamplingParams {
+            max_tokens: 5,
+            constraint: constraint::json_schema(&schema).unwrap(),
+            ..SamplingParams::default()
+        };
+        assert_eq!(stubborn(cut, "x").unwrap().2, FinishReason::Length);
+        let choice = constraint::choice(&["yes".into(), "no".into()]).unwrap();
+        let stop = pacer_artifact::bounded::Capped::new(b"e".to_vec()).unwrap();
+        let stop = pacer_artifact::bounded::Capped::new(vec![stop]).unwrap();
+        let params = SamplingParams { constraint: choice, temperature: 0.0.into(), stop, ..SamplingParams::default() };
+        assert_eq!(stubborn(params.clone(), "y").unwrap(), ("y".into(), 2, FinishReason::StopText));
+        assert_eq!(stubborn(params, "n").unwrap(), ("no".into(), 3, FinishReason::Eos));
+    }
 
     #[test]
     fn log_probs_should_be_ordered_and_normalised_when_more_than_five_are_wanted() {

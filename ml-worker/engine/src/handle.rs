@@ -1,5 +1,6 @@
 //! The engine as others see it: what can be asked of it, what it answers, and how busy it is.
 
+use crate::grammar::Grammar;
 use crate::scheduler::Refusal;
 use pacer_artifact::{FinishReason, Position, SamplingKey, SamplingParams};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -34,6 +35,10 @@ pub struct Generate {
     pub prompt: Vec<u32>,
     /// How to pick tokens and when to stop; canonical.
     pub params: SamplingParams,
+    /// The grammar of `params.constraint`, fresh; `None` exactly if that is [`Constraint::None`].
+    ///
+    /// [`Constraint::None`]: pacer_artifact::Constraint::None
+    pub grammar: Option<Grammar>,
     /// Key of the noise.
     pub key: SamplingKey,
     /// Log-probabilities of this many likeliest tokens with every token; `None`: none at all.

@@ -9,6 +9,7 @@ pub mod cache;
 pub mod config;
 pub mod device;
 pub mod engine;
+pub mod grammar;
 pub mod handle;
 pub mod inspect;
 pub mod kernels;

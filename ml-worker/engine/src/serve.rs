@@ -6,6 +6,7 @@ use pacer_artifact::{sampler::Vocabulary, AttentionPath, DType, DeviceClass, Pro
 use pacer_engine::config::{GenerationDefaults, ModelConfig};
 use pacer_engine::device::{self, DeviceChoice, Dtype};
 use pacer_engine::engine::{self, EngineConfig};
+use pacer_engine::grammar::Compiler;
 use pacer_engine::scheduler::SchedulerConfig;
 use pacer_engine::server::{self, Server};
 use pacer_engine::template::ChatTemplate;
@@ -132,8 +133,10 @@ pub fn serve(args: ServeArgs) -> anyhow::Result<()> {
     };
     let setup = sprint::Setup { path: args.sprint_path, ..sprint::Setup::new(devices, args.sprint_memory_mib << 20) };
     let race = sprint::Service::new(&setup, move |patience| load.wait_idle_for(patience))?;
+    let grammars = Compiler::new(tokenizer.clone(), &vocab);
     let state = Arc::new(Server {
         engine,
+        grammars,
         tokenizer,
         template,
         defaults: GenerationDefaults::load(&args.model)?.unwrap_or_default(),

@@ -27,6 +27,8 @@ pub enum TokenizerError {
 pub struct Tokenizer {
     inner: Inner,
     special: HashSet<u32>,
+    /// Tokens spelled as they are, special ones included.
+    added: HashSet<u32>,
     byte_level: bool,
 }
 
@@ -45,13 +47,11 @@ impl Tokenizer {
         // A saved file may ask for truncation or padding, which training wanted and a server does not.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| TokenizerError::Text(error.to_string()))?;
-        let special = inner
-            .get_added_tokens_decoder()
-            .into_iter()
-            .filter_map(|(id, token)| token.special.then_some(id))
-            .collect();
+        let tokens = inner.get_added_tokens_decoder();
+        let special = tokens.iter().filter_map(|(id, token)| token.special.then_some(*id)).collect();
+        let added = tokens.into_keys().collect();
         let decoder = serde_json::to_string(&inner.get_decoder()).unwrap_or_default();
-        Ok(Self { inner, special, byte_level: decoder.contains("\"ByteLevel\"") })
+        Ok(Self { inner, special, added, byte_level: decoder.contains("\"ByteLevel\"") })
     }
 
     /// Tokens of a text. With `add_special`, those that the tokenizer puts around every text are there too.
@@ -83,7 +83,7 @@ impl Tokenizer {
     /// The bytes a token stands for, even if they are no whole character; for `logprobs`.
     pub fn token_bytes(&self, id: u32) -> Vec<u8> {
         let Some(spelling) = self.inner.id_to_token(id) else { return Vec::new() };
-        if self.special.contains(&id) {
+        if self.added.contains(&id) {
             return spelling.into_bytes();
         }
         if self.byte_level {

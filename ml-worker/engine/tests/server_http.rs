@@ -175,7 +175,7 @@ async fn engine_should_stop_within_one_step_when_nobody_listens() {
     let params = pacer_artifact::SamplingParams { max_tokens: 200, ..Default::default() };
     let key = pacer_artifact::SamplingKey([1; 32]);
     let request =
-        Generate { prompt: vec![1, 2, 3], params, key, top_logprobs: None, record: false, choice: 0, events: sender };
+        Generate { prompt: vec![1, 2, 3], params, grammar: None, key, top_logprobs: None, record: false, choice: 0, events: sender };
     engine.generate(request).unwrap();
     permits.send(()).unwrap();
     assert!(matches!(events.recv().await, Some((0, Event::Token { .. }))));

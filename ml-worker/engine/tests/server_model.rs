@@ -174,7 +174,7 @@ fn ask(
     let (sender, events) = tokio::sync::mpsc::unbounded_channel();
     let key = SamplingKey([key; 32]);
     engine
-        .generate(Generate { prompt, params, key, top_logprobs: None, record: true, choice: 0, events: sender })
+        .generate(Generate { prompt, params, grammar: None, key, top_logprobs: None, record: true, choice: 0, events: sender })
         .unwrap();
     events
 }

@@ -5,8 +5,10 @@ mod verify_support;
 use codec::Encode;
 use pacer_artifact::bounded::Capped;
 use pacer_artifact::{
-    Artifact, Candidate, Fault, FinishReason, KeyKind, LogProb, Position, SamplingKey, SamplingParams, TokenId, Verdict,
+    Artifact, Candidate, Constraint, Fault, FinishReason, KeyKind, LogProb, Position, SamplingKey, SamplingParams,
+    TokenId, Verdict,
 };
+use pacer_engine::grammar::constraint;
 use pacer_engine::verify::{verify, Claim, VerifyError};
 use verify_support::*;
 
@@ -50,7 +52,10 @@ fn honest_answers_should_pass_when_only_float_noise_differs() {
         assert!(verdict.pass && verdict.calibrated, "{seed}: {verdict:?}");
         worst = (worst.0.max(verdict.choice), worst.1.max(verdict.distribution), worst.2.max(verdict.level));
     }
-    println!("largest honest statistics in millionths: choice {}, distribution {}, level {}", worst.0, worst.1, worst.2);
+    println!(
+        "largest honest statistics in millionths: choice {}, distribution {}, level {}",
+        worst.0, worst.1, worst.2
+    );
 }
 
 #[test]
@@ -101,7 +106,10 @@ fn wrong_seed_and_temperature_should_fail_when_16_tokens_are_there() {
 #[test]
 fn edited_and_inserted_text_should_fail_wherever_it_is() {
     for at in [0, 7, 31] {
-        let edit = Deviation { pick: &|i, token| if i == at { (token + 1) % USABLE as u32 } else { token }, ..Deviation::NONE };
+        let edit = Deviation {
+            pick: &|i, token| if i == at { (token + 1) % USABLE as u32 } else { token },
+            ..Deviation::NONE
+        };
         for served in serve_with(&edit, 32) {
             let verdict = judge(&claim(&served));
             assert!(!verdict.pass && verdict.hard >= 1, "{at}: {verdict:?}");
@@ -272,6 +280,53 @@ fn end_of_answer_should_be_accepted_when_it_is_honest() {
 
 fn all_below(limit: u32) -> Capped<TokenId, 256> {
     Capped::new((0..limit).filter(|&id| id != EOS).map(|id| TokenId::new(id).unwrap()).collect()).unwrap()
+}
+
+fn of_form(pattern: &str, tokens: u32) -> SamplingParams {
+    SamplingParams { constraint: constraint::regex(pattern).unwrap(), ..params(1.0, tokens) }
+}
+
+#[test]
+fn answers_should_fail_when_the_form_that_was_asked_for_is_ignored() {
+    let small = "(t[1-9][0-9]? )+";
+    for seed in 0..10 {
+        let asked = of_form(small, 40);
+        let good = honest(seed, asked.clone());
+        let verdict = judge(&claim(&good));
+        assert!(verdict.pass && good.ids.iter().all(|id| *id < 100), "{verdict:?}");
+        // The model writes as it likes, and the artifact says that the form was kept.
+        let formless = Deviation { formless: true, ..Deviation::NONE };
+        let served = serve(&FakeModel::REAL, header(seed, asked.clone()), &formless);
+        assert_eq!(judge(&claim(&served)).fault, Some(Fault::Form));
+        // Keeping the form only where it is convenient: one token outside, or an end before the form is complete.
+        for (at, other) in [(0, 250), (17, 250), (0, EOS)] {
+            let pick = |i: usize, token: u32| if i == at { other } else { token };
+            let served =
+                serve(&FakeModel::REAL, header(seed, asked.clone()), &Deviation { pick: &pick, ..Deviation::NONE });
+            assert_eq!(judge(&claim(&served)).fault, Some(Fault::Form), "{at} {other}");
+        }
+        // Inside the form a token that the model did not choose is found as everywhere.
+        let pick = |i: usize, token: u32| if i == 5 { 10 + (token + 1) % 80 } else { token };
+        let edited =
+            serve(&FakeModel::REAL, header(seed, asked.clone()), &Deviation { pick: &pick, ..Deviation::NONE });
+        assert!(!judge(&claim(&edited)).pass);
+        // Dropping the form from the artifact does not help: the request says it.
+        let dropped = forge(&served, |artifact| artifact.params.constraint = Constraint::None);
+        assert_eq!(judge(&dropped).fault, Some(Fault::Parameters));
+    }
+}
+
+#[test]
+fn tokens_under_a_single_token_mask_should_carry_no_weight() {
+    let forced = "t1 t22 t333 t44 t5 ";
+    let served = honest(3, of_form(forced, 40));
+    let verdict = judge(&claim(&served));
+    assert_eq!((served.finish, served.text.as_str(), served.ids.len()), (FinishReason::Eos, forced, 6));
+    assert!(verdict.pass && verdict.informative == 0 && verdict.choice == 0 && verdict.tokens == 6, "{verdict:?}");
+    // A cheap model is not seen in the choices then, but still in the distributions.
+    let cheap = FakeModel { error: 0.5, ..FakeModel::REAL };
+    let verdict = judge(&claim(&serve(&cheap, header(3, of_form(forced, 40)), &Deviation::NONE)));
+    assert!(verdict.choice == 0 && verdict.distribution > 10_000, "{verdict:?}");
 }
 
 #[test]

@@ -78,7 +78,8 @@ pub struct SamplingParams {
 	pub allowed: Option<Capped<TokenId, 65_536>>,
 	/// Sequences whose last token is impossible when the output ends with the rest.
 	pub bad_words: Capped<Capped<TokenId, 64>, 128>,
-	/// End tokens and stop tokens are impossible before this many tokens. Stop texts count from the first token on.
+	/// End tokens and stop tokens are impossible before this many tokens, unless the form of the answer leaves nothing
+	/// but an end. Stop texts count from the first token on.
 	pub min_tokens: u32,
 	/// Tokens at most. What the maximum cost allows is already in it.
 	pub max_tokens: u32,
@@ -86,7 +87,7 @@ pub struct SamplingParams {
 	pub stop: Capped<Capped<u8, 1024>, 64>,
 	/// Tokens that end generation beside the model's own; ascending, every id once.
 	pub stop_tokens: Capped<TokenId, 256>,
-	/// Whether the model's end tokens do not end generation.
+	/// Whether the model's end tokens do not end generation. Without effect on answers of a given form.
 	pub ignore_eos: bool,
 	/// Restriction of form.
 	pub constraint: Constraint,

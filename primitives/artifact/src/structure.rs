@@ -47,6 +47,8 @@ pub enum Fault {
 	ResponseHash,
 	/// Generation did not end for the reason given, or should have ended before.
 	Finish,
+	/// The tokens do not fit the form that the request asked for.
+	Form,
 }
 
 impl Fault {
@@ -69,6 +71,7 @@ impl Fault {
 			Self::Text => "text",
 			Self::ResponseHash => "response_hash",
 			Self::Finish => "finish",
+			Self::Form => "form",
 		}
 	}
 }

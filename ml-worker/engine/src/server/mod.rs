@@ -28,6 +28,7 @@ pub mod verification;
 
 use crate::config::GenerationDefaults;
 use crate::engine::EngineHandle;
+use crate::grammar::Compiler;
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 use crate::verify::ModelFacts;
@@ -53,6 +54,8 @@ pub struct Server {
     pub engine: EngineHandle,
     /// The tokenizer.
     pub tokenizer: Arc<Tokenizer>,
+    /// Makes grammars for answers of a given form.
+    pub grammars: Compiler,
     /// The chat template, if the checkpoint has one.
     pub template: Option<ChatTemplate>,
     /// Sampling defaults of the checkpoint.

@@ -134,12 +134,16 @@ fn submit(server: &Server, request: &ValidRequest) -> Result<UnboundedReceiver<(
     let (sender, events) = unbounded_channel();
     let kind = request.key_kind().unwrap_or(KeyKind::InferenceId);
     let inference_id = request.chain.as_ref().map_or_else(random, |chain| chain.inference_id);
+    let grammar = || {
+        server.grammars.compile(&request.params.constraint).map_err(|error| ApiError::bad_request(error.to_string()))
+    };
     for (number, prompt) in request.prompts.iter().enumerate() {
         for sibling in 0..request.n {
             let choice = number as u32 * request.n + sibling;
             server.engine.generate(Generate {
                 prompt: prompt.clone(),
                 params: request.params.clone(),
+                grammar: grammar()?,
                 key: SamplingKey::derive(kind, &inference_id, choice),
                 top_logprobs: request.top_logprobs,
                 record: request.chain.is_some(),

@@ -5,12 +5,13 @@ use super::routes::body_bytes;
 use super::validation::{validate, Api};
 use super::Server;
 use crate::engine::Score;
+use crate::grammar::Grammar;
 use crate::verify::{prepare, Frontend, Prepared, Rendered, Replay, VerifyError, VerifyReply, VerifyRequest};
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::State;
 use axum::Json;
-use pacer_artifact::{KeyKind, Verdict};
+use pacer_artifact::{Constraint, KeyKind, Verdict};
 use serde_json::Value;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -32,6 +33,10 @@ impl Frontend for Server {
 
     fn detokenize(&self, ids: &[u32]) -> Result<String, String> {
         self.tokenizer.decode(ids, true).map_err(|error| error.to_string())
+    }
+
+    fn grammar(&self, constraint: &Constraint) -> Result<Option<Grammar>, String> {
+        self.grammars.compile(constraint).map_err(|error| error.to_string())
     }
 }
 

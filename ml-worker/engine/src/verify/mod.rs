@@ -13,7 +13,8 @@ mod replay;
 pub use http::{VerifyReply, VerifyRequest};
 pub use replay::Replay;
 
-use pacer_artifact::sampler::{TokenMask, Vocabulary};
+use crate::grammar::{Grammar, GrammarError};
+use pacer_artifact::sampler::Vocabulary;
 use pacer_artifact::structure::{self, Expected};
 use pacer_artifact::{Artifact, Constraint, Fault, Hash, KeyKind, Profile, SamplingParams, Thresholds, Verdict};
 use std::sync::{Arc, Mutex};
@@ -58,21 +59,19 @@ pub struct Rendered {
     pub choices: u32,
 }
 
-/// Gives the masks of a constrained answer.
-pub trait Masks: Send {
-    /// What is possible after `output`; calls come with one more token each time.
-    fn mask(&mut self, output: &[u32]) -> TokenMask;
-}
-
 /// The parts of a server that verification needs: tokenizer, chat template, grammars.
 pub trait Frontend {
     /// Renders an OpenAI request body exactly as for serving. An error is the client's message.
     fn render(&self, request: &serde_json::Value) -> Result<Rendered, String>;
     /// Text of ids as the server would answer it: special tokens left out.
     fn detokenize(&self, ids: &[u32]) -> Result<String, String>;
-    /// Masks of a constraint that is not [`Constraint::None`]. `None` if this engine does not know such.
-    fn masks(&self, _constraint: &Constraint) -> Option<Box<dyn Masks>> {
-        None
+    /// The grammar of a constraint, fresh; `None` for [`Constraint::None`]. An error says why this engine cannot check
+    /// such an answer.
+    fn grammar(&self, constraint: &Constraint) -> Result<Option<Grammar>, String> {
+        match constraint {
+            Constraint::None => Ok(None),
+            _ => Err("the answer was restricted to a form this engine cannot check".into()),
+        }
     }
 }
 
@@ -157,13 +156,25 @@ pub fn prepare(claim: &Claim, facts: &ModelFacts, frontend: &dyn Frontend) -> Re
     if let Some(fault) = text_fault(&artifact, claim.response_text.as_deref(), frontend)? {
         return Ok(Prepared::Fault(fault));
     }
-    let masks = match &artifact.params.constraint {
-        Constraint::None => None,
-        constraint => Some(frontend.masks(constraint).ok_or_else(|| {
-            VerifyError::Unsupported("the answer was restricted to a form this engine cannot check".into())
-        })?),
-    };
-    Ok(Prepared::Replay(Replay::new(artifact, facts, masks)?))
+    let grammar = || frontend.grammar(&artifact.params.constraint).map_err(VerifyError::Unsupported);
+    // Once to see that the answer fits, which needs no model, and once beside the rows.
+    if let Some(fault) = grammar()?.map_or(Ok(None), |grammar| form_fault(&artifact, grammar))? {
+        return Ok(Prepared::Fault(fault));
+    }
+    let grammar = grammar()?;
+    Ok(Prepared::Replay(Replay::new(artifact, facts, grammar)?))
+}
+
+/// Whether a token does not fit the grammar. A grammar that meets a limit is our trouble, not the executor's.
+fn form_fault(artifact: &Artifact, mut grammar: Grammar) -> Result<Option<Fault>, VerifyError> {
+    for id in artifact.output_ids() {
+        match grammar.accept(id) {
+            Ok(()) => {}
+            Err(GrammarError::Violated(_)) => return Ok(Some(Fault::Form)),
+            Err(error) => return Err(VerifyError::Unsupported(error.to_string())),
+        }
+    }
+    Ok(None)
 }
 
 fn text_fault(

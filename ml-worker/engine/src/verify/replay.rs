@@ -1,6 +1,7 @@
 //! Going through an answer again, row by row.
 
-use super::{Masks, ModelFacts, VerifyError};
+use super::{ModelFacts, VerifyError};
+use crate::grammar::Grammar;
 use pacer_artifact::sampler::{Sampler, Scratch};
 use pacer_artifact::{row, Artifact, Evidence, Thresholds, Verdict};
 
@@ -12,7 +13,7 @@ pub struct Replay {
     artifact: Artifact,
     sampler: Sampler,
     scratch: Scratch,
-    masks: Option<Box<dyn Masks>>,
+    grammar: Option<Grammar>,
     thresholds: Option<Thresholds>,
     evidence: Evidence,
     /// Rows seen.
@@ -21,17 +22,22 @@ pub struct Replay {
 }
 
 impl Replay {
-    pub(super) fn new(
-        artifact: Artifact,
-        facts: &ModelFacts,
-        masks: Option<Box<dyn Masks>>,
-    ) -> Result<Self, VerifyError> {
+    pub(super) fn new(artifact: Artifact, facts: &ModelFacts, grammar: Option<Grammar>) -> Result<Self, VerifyError> {
         let prompt = artifact.prompt_ids();
         let sampler = Sampler::new(artifact.params.clone(), artifact.sampling_key(), facts.vocab.clone(), &prompt)
             .map_err(|error| VerifyError::Request(error.to_string()))?;
         let thresholds = (facts.calibration)(&artifact.profile, &facts.profile);
         let scratch = Scratch::default();
-        Ok(Self { artifact, sampler, scratch, masks, thresholds, evidence: Evidence::default(), seen: 0, error: None })
+        Ok(Self {
+            artifact,
+            sampler,
+            scratch,
+            grammar,
+            thresholds,
+            evidence: Evidence::default(),
+            seen: 0,
+            error: None,
+        })
     }
 
     /// The artifact that is checked.
@@ -78,11 +84,14 @@ impl Replay {
         let Some(position) = self.artifact.positions.get(self.seen) else {
             return Err(broken("more rows than asked for"));
         };
-        let mask = self.masks.as_mut().map(|masks| masks.mask(self.sampler.output()));
+        let mask = match &mut self.grammar {
+            Some(grammar) => Some(grammar.mask().map_err(|error| VerifyError::Unsupported(error.to_string()))?),
+            None => None,
+        };
         let delta = self.thresholds.as_ref().map_or(UNCALIBRATED_DELTA, |t| t.delta);
         let margin = self
             .sampler
-            .margin(row, mask.as_ref(), position.token(), delta, &mut self.scratch)
+            .margin(row, mask, position.token(), delta, &mut self.scratch)
             .map_err(|error| broken(&error.to_string()))?;
         let stats = row::stats(row).ok_or_else(|| broken("logits that are no distribution"))?;
         self.evidence.add_choice(&margin);
@@ -90,6 +99,10 @@ impl Replay {
         let own = |id: u32| row.get(id as usize).map_or(f64::NEG_INFINITY, |&logit| stats.log_prob(logit));
         self.evidence.add_distribution(position, own);
         self.sampler.accept(position.token());
+        if let Some(grammar) = &mut self.grammar {
+            // It fitted before; only a limit can stand in the way now.
+            grammar.accept(position.token()).map_err(|error| VerifyError::Unsupported(error.to_string()))?;
+        }
         Ok(())
     }
 

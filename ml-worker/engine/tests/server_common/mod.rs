@@ -4,6 +4,7 @@
 use pacer_artifact::{sampler::Vocabulary, Profile, Thresholds};
 use pacer_engine::config::GenerationDefaults;
 use pacer_engine::engine::{spawn, EngineConfig, EngineHandle};
+use pacer_engine::grammar::Compiler;
 use pacer_engine::runner::{fake::FakeRunner, ModelRunner};
 use pacer_engine::scheduler::SchedulerConfig;
 use pacer_engine::server::{self, Server};
@@ -63,8 +64,10 @@ pub async fn start(runner: impl ModelRunner + 'static, limits: SchedulerConfig, 
     server::metrics_handle();
     let engine = start_engine(runner, limits);
     let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}>";
+    let vocab = Vocabulary { size: VOCAB, usable: 257, eos: vec![END] };
     let state = Server {
         engine: engine.clone(),
+        grammars: Compiler::new(tokenizer(), &vocab),
         tokenizer: tokenizer(),
         template: Some(ChatTemplate::new(template.into(), String::new(), "<|end|>".into()).unwrap()),
         defaults: GenerationDefaults::default(),
@@ -72,7 +75,7 @@ pub async fn start(runner: impl ModelRunner + 'static, limits: SchedulerConfig, 
             name: "fake".into(),
             weights: [7; 32],
             profile: Profile::CPU_F32,
-            vocab: Vocabulary { size: VOCAB, usable: 257, eos: vec![END] },
+            vocab,
             context: limits.kv_blocks * limits.block_tokens,
             calibration: Thresholds::first_values,
         },

@@ -3,9 +3,11 @@
 
 use pacer_artifact::sampler::{Sampler, Scratch, Vocabulary};
 use pacer_artifact::structure::find_stop;
-use pacer_artifact::{FinishReason, KeyKind, Profile, SamplingParams, Thresholds};
+use pacer_artifact::{Constraint, FinishReason, KeyKind, Profile, SamplingParams, Thresholds};
 use pacer_engine::artifact::{ArtifactBuilder, ArtifactHeader, SealedArtifact};
+use pacer_engine::grammar::{Compiler, Grammar, Token};
 use pacer_engine::verify::{Claim, Forward, Frontend, ModelFacts, Rendered, RowSink};
+use std::sync::OnceLock;
 
 pub const VOCAB: usize = 400;
 pub const USABLE: usize = 390;
@@ -86,9 +88,23 @@ impl Frontend for FakeFrontend {
         })
     }
 
+    fn grammar(&self, constraint: &Constraint) -> Result<Option<Grammar>, String> {
+        grammars().compile(constraint).map_err(|error| error.to_string())
+    }
+
     fn detokenize(&self, ids: &[u32]) -> Result<String, String> {
         Ok(ids.iter().filter(|&&id| id != EOS).map(|id| format!("t{id} ")).collect())
     }
+}
+
+pub fn grammars() -> &'static Compiler {
+    static COMPILER: OnceLock<Compiler> = OnceLock::new();
+    let token = |id: u32| match id {
+        EOS => Token::Special("<eos>".into()),
+        id => Token::Text(format!("t{id} ").into_bytes()),
+    };
+    let tokens = move || (0..USABLE as u32).map(token).collect();
+    COMPILER.get_or_init(|| Compiler::from_tokens(tokens, USABLE as u32, &vocabulary()))
 }
 
 pub fn vocabulary() -> Vocabulary {
@@ -148,10 +164,13 @@ pub struct Deviation<'a> {
     pub recorded: Option<FakeModel>,
     /// Ends the answer here, with this reason.
     pub end: Option<(usize, FinishReason)>,
+    /// Does not hold the answer to the form that was asked for.
+    pub formless: bool,
 }
 
 impl Deviation<'_> {
-    pub const NONE: Deviation<'static> = Deviation { pick: &|_, token| token, sampling: None, recorded: None, end: None };
+    pub const NONE: Deviation<'static> =
+        Deviation { pick: &|_, token| token, sampling: None, recorded: None, end: None, formless: false };
 }
 
 pub fn serve(model: &FakeModel, header: ArtifactHeader, deviation: &Deviation) -> Served {
@@ -161,10 +180,14 @@ pub fn serve(model: &FakeModel, header: ArtifactHeader, deviation: &Deviation) -
     let mut builder = ArtifactBuilder::new(header.clone()).unwrap();
     let mut scratch = Scratch::default();
     let mut tokens = header.prompt.clone();
+    let constraint = if deviation.formless { &Constraint::None } else { &header.params.constraint };
+    let mut grammar = grammars().compile(constraint).unwrap();
     let (finish, text) = loop {
         let row = model.row(&tokens);
         let position = sampler.output().len();
-        let token = (deviation.pick)(position, sampler.sample(&row, None, &mut scratch).unwrap());
+        let mask = grammar.as_mut().map(|grammar| grammar.mask().unwrap());
+        let token = (deviation.pick)(position, sampler.sample(&row, mask, &mut scratch).unwrap());
+        grammar = grammar.and_then(|mut grammar| grammar.accept(token).ok().map(|()| grammar));
         let recorded = deviation.recorded.map_or(row, |other| other.row(&tokens));
         builder.push(&recorded, token).unwrap();
         sampler.accept(token);

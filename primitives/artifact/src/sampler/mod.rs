@@ -24,7 +24,7 @@ use self::{
 	select::{best, Ranked, Scored, NO_FLOOR},
 };
 use crate::{
-	params::{ParamsError, SamplingParams},
+	params::{Constraint, ParamsError, SamplingParams},
 	position::{TokenId, TOP},
 	preimage::SamplingKey,
 };
@@ -202,7 +202,9 @@ impl Sampler {
 				}
 			}
 		}
-		if self.output.len() < self.params.min_tokens as usize {
+		// A text that is complete and may not go on ends, however short it is.
+		let over = mask.is_some_and(|mask| self.allows_only_ends(mask));
+		if self.output.len() < self.params.min_tokens as usize && !over {
 			for &id in &self.vocab.eos {
 				edit(x, id, |_| NEVER);
 			}
@@ -210,6 +212,12 @@ impl Sampler {
 				edit(x, id.get(), |_| NEVER);
 			}
 		}
+	}
+
+	fn allows_only_ends(&self, mask: &TokenMask) -> bool {
+		let ends = &self.vocab.eos;
+		let allowed = (0..ends.len()).filter(|&i| mask.allows(ends[i]) && !ends[..i].contains(&ends[i])).count();
+		allowed > 0 && mask.count() == allowed
 	}
 
 	/// z to x. Adding zero turns minus zero into zero, so that equal values are equal in every order.
@@ -258,12 +266,14 @@ impl Sampler {
 	}
 }
 
-/// The end token that `token` is, if it is one.
+/// The end token that `token` is, if it is one. Answers of a given form always end with the model's own: nothing could
+/// follow.
 pub fn end_by_token(params: &SamplingParams, eos: &[u32], token: u32) -> Option<crate::FinishReason> {
 	if params.stop_tokens.iter().any(|id| id.get() == token) {
 		return Some(crate::FinishReason::StopToken);
 	}
-	(!params.ignore_eos && eos.contains(&token)).then_some(crate::FinishReason::Eos)
+	let ends = !params.ignore_eos || params.constraint != Constraint::None;
+	(ends && eos.contains(&token)).then_some(crate::FinishReason::Eos)
 }
 
 fn edit(x: &mut [f64], id: u32, change: impl FnOnce(f64) -> f64) {
