@@ -8,7 +8,8 @@
 //! result is rounded.
 
 use super::element::{refuse, slice, slice_mut, Bf16, Element};
-use super::{pool, Isa};
+use super::pool::{self, Shareable};
+use super::Isa;
 use tch::{Kind, TchError, Tensor};
 
 /// Positions in a block of the cache.
@@ -117,15 +118,40 @@ pub fn paged_attention_with(
     Ok(out)
 }
 
-/// One row and one key head: `out` and `queries` are `[group, head_dim]`.
+/// Rows that are computed together if they follow each other and share a table: a block is taken apart once for all.
+const ROWS_AT_ONCE: usize = 8;
+
+/// Some rows of one sequence and one key head.
 pub(super) struct Task<'a, T> {
     pub shape: Shape,
+    /// `[rows, kv_heads, group, head_dim]`, of these rows.
     pub queries: &'a [T],
     pub keys: &'a [T],
     pub values: &'a [T],
-    pub row: PagedRow<'a>,
+    pub rows: &'a [PagedRow<'a>],
     pub kv_head: usize,
-    pub out: &'a mut [T],
+    /// Where the results of these rows are, shaped as the queries.
+    out: Shareable<T>,
+}
+
+impl<'a, T> Task<'a, T> {
+    /// Queries (or results) of one key head in a row: `[group, head_dim]`.
+    pub fn length(&self) -> usize {
+        self.shape.group * self.shape.head_dim
+    }
+
+    /// The queries of row `row`.
+    pub fn queries(&self, row: usize) -> &'a [T] {
+        &self.queries[(row * self.shape.kv_heads + self.kv_head) * self.length()..][..self.length()]
+    }
+
+    /// Where the result of row `row` goes.
+    pub fn result(&mut self, row: usize) -> &mut [T] {
+        assert!(row < self.rows.len());
+        let at = (row * self.shape.kv_heads + self.kv_head) * self.length();
+        // SAFETY: as many elements as there are queries, of which each task has its own rows and key head.
+        unsafe { std::slice::from_raw_parts_mut(self.out.get().add(at), self.length()) }
+    }
 }
 
 fn attend_all<T: Element>(
@@ -137,11 +163,24 @@ fn attend_all<T: Element>(
     out: &mut [T],
     attend: impl Fn(Task<'_, T>) + Sync,
 ) {
-    let length = shape.group * shape.head_dim;
-    pool::run_chunks(out, length, &|index, out| {
-        let (row, kv_head) = (rows[index / shape.kv_heads], index % shape.kv_heads);
-        let queries = &queries[index * length..][..length];
-        attend(Task { shape, queries, keys, values, row, kv_head, out });
+    let width = shape.group * shape.head_dim * shape.kv_heads;
+    assert!(queries.len() == rows.len() * width && out.len() == queries.len());
+    let same = |a: &PagedRow<'_>, b: &PagedRow<'_>| std::ptr::eq(a.table, b.table);
+    let mut tiles = Vec::new();
+    let mut first = 0;
+    for run in rows.chunk_by(same) {
+        for tile in run.chunks(ROWS_AT_ONCE) {
+            tiles.push((first, tile));
+            first += tile.len();
+        }
+    }
+    let base = Shareable::new(out);
+    pool::run(tiles.len() * shape.kv_heads, &|index| {
+        let ((first, rows), kv_head) = (tiles[index / shape.kv_heads], index % shape.kv_heads);
+        let queries = &queries[first * width..(first + rows.len()) * width];
+        // SAFETY: within `out`, which is as long as the queries.
+        let out = Shareable::at(unsafe { base.get().add(first * width) });
+        attend(Task { shape, queries, keys, values, rows, kv_head, out });
     });
 }
 
@@ -187,10 +226,17 @@ fn dot<T: Element>(a: &[f32], b: &[T]) -> f32 {
 }
 
 #[inline(always)]
-fn attend_plain<T: Element>(task: Task<'_, T>) {
-    let Task { shape, queries, keys, values, row, kv_head, out } = task;
-    let dim = shape.head_dim;
-    let queries: Vec<f32> = queries.iter().map(|value| value.wide() * shape.scale).collect();
+fn attend_plain<T: Element>(mut task: Task<'_, T>) {
+    for index in 0..task.rows.len() {
+        attend_row(&mut task, index);
+    }
+}
+
+#[inline(always)]
+fn attend_row<T: Element>(task: &mut Task<'_, T>, index: usize) {
+    let Task { shape, keys, values, kv_head, .. } = *task;
+    let (dim, row) = (shape.head_dim, task.rows[index]);
+    let queries: Vec<f32> = task.queries(index).iter().map(|value| value.wide() * shape.scale).collect();
     let mut sums = vec![0f32; queries.len()];
     let mut heads = vec![(f32::NEG_INFINITY, 0f32); shape.group];
     for block in row.first / BLOCK_TOKENS..row.len.div_ceil(BLOCK_TOKENS) {
@@ -218,7 +264,7 @@ fn attend_plain<T: Element>(task: Task<'_, T>) {
             }
         }
     }
-    for ((out, sums), (_, total)) in out.chunks_exact_mut(dim).zip(sums.chunks_exact(dim)).zip(&heads) {
+    for ((out, sums), (_, total)) in task.result(index).chunks_exact_mut(dim).zip(sums.chunks_exact(dim)).zip(&heads) {
         for (out, sum) in out.iter_mut().zip(sums) {
             *out = T::narrow(sum / total);
         }

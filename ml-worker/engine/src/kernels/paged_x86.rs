@@ -5,8 +5,9 @@
 //! come out as one register. Values are widened to f32 once a block and used by all queries of the group.
 
 use super::element::Bf16;
-use super::paged::{Shape, Task, BLOCK_TOKENS};
+use super::paged::{PagedRow, Shape, Task, BLOCK_TOKENS};
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 /// Widest head that the buffers on the stack hold.
 const MAX_HEAD_DIM: usize = 256;
@@ -18,7 +19,7 @@ pub(super) fn takes(shape: &Shape) -> bool {
     shape.head_dim <= MAX_HEAD_DIM && shape.head_dim % LANES == 0
 }
 
-/// One row and one key head. The machine must have what [`super::Isa::Avx512Bf16`] names.
+/// Some rows and one key head. The machine must have what [`super::Isa::Avx512Bf16`] names.
 pub(super) fn attend(task: Task<'_, Bf16>) {
     assert!(takes(&task.shape));
     // SAFETY: callers found the features; lengths are checked inside.
@@ -32,45 +33,84 @@ struct Running {
     total: f32,
 }
 
+/// Query heads whose scores are computed together.
+const HEADS_AT_ONCE: usize = 4;
+
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
-fn attend_avx512(task: Task<'_, Bf16>) {
-    let Task { shape, queries, keys, values, row, kv_head, out } = task;
-    let (dim, group) = (shape.head_dim, shape.group);
-    assert!(queries.len() == group * dim && out.len() == group * dim);
+fn attend_avx512(mut task: Task<'_, Bf16>) {
+    let Task { shape, keys, values, rows, kv_head, .. } = task;
+    let (dim, group, length) = (shape.head_dim, shape.group, task.length());
     let mut pairs = [_mm512_setzero_si512(); MAX_HEAD_DIM / 2];
     let mut wide = [_mm512_setzero_ps(); BLOCK_TOKENS * MAX_HEAD_DIM / LANES];
-    let mut sums = vec![0f32; group * dim];
-    let mut heads = vec![Running { max: f32::NEG_INFINITY, total: 0.0 }; group];
-    for block in row.first / BLOCK_TOKENS..row.len.div_ceil(BLOCK_TOKENS) {
-        let at = shape.block_start(row.table[block], kv_head);
-        let begin = row.first.saturating_sub(block * BLOCK_TOKENS);
-        let end = (row.len - block * BLOCK_TOKENS).min(BLOCK_TOKENS);
-        let visible = (0xffffu32 << begin) as u16 & (0xffffu32 >> (BLOCK_TOKENS - end)) as u16;
+    let mut sums = vec![0f32; rows.len() * length];
+    let mut heads = vec![Running { max: f32::NEG_INFINITY, total: 0.0 }; rows.len() * group];
+    let first = rows.iter().map(|row| row.first / BLOCK_TOKENS).min().unwrap_or_default();
+    let end = rows.iter().map(|row| row.len.div_ceil(BLOCK_TOKENS)).max().unwrap_or_default();
+    for block in first..end {
+        let sees = |row: &PagedRow<'_>| row.first < (block + 1) * BLOCK_TOKENS && row.len > block * BLOCK_TOKENS;
+        if !rows.iter().any(sees) {
+            continue;
+        }
+        let at = shape.block_start(rows[0].table[block], kv_head);
         transpose(&keys[at..at + shape.block_len()], dim, &mut pairs);
         widen(&values[at..at + shape.block_len()], &mut wide);
-        for (head, running) in heads.iter_mut().enumerate() {
-            let query = &queries[head * dim..][..dim];
-            let weights = weigh(scores(query, &pairs[..dim / 2]), visible, shape.scale, running);
-            let mut lanes = [0f32; LANES];
-            // SAFETY: 16 floats fit.
-            unsafe { _mm512_storeu_ps(lanes.as_mut_ptr(), weights.weights) };
-            add(
-                &lanes[begin..end],
-                &wide[begin * dim / LANES..end * dim / LANES],
-                weights.shrink,
-                &mut sums[head * dim..][..dim],
-            );
-        }
-    }
-    for ((out, sums), running) in out.chunks_exact_mut(dim).zip(sums.chunks_exact(dim)).zip(&heads) {
-        let total = _mm512_set1_ps(running.total);
-        for (out, sums) in out.chunks_exact_mut(LANES).zip(sums.chunks_exact(LANES)) {
-            // SAFETY: both pieces hold 16 elements.
-            unsafe {
-                let rounded = _mm512_cvtneps_pbh(_mm512_div_ps(_mm512_loadu_ps(sums.as_ptr()), total));
-                _mm256_storeu_si256(out.as_mut_ptr().cast(), std::mem::transmute::<__m256bh, __m256i>(rounded));
+        let states = sums.chunks_exact_mut(length).zip(heads.chunks_exact_mut(group));
+        for ((index, row), (sums, heads)) in rows.iter().enumerate().zip(states) {
+            let seen = row.first.max(block * BLOCK_TOKENS)..row.len.min((block + 1) * BLOCK_TOKENS);
+            if seen.is_empty() {
+                continue;
+            }
+            let seen = seen.start - block * BLOCK_TOKENS..seen.end - block * BLOCK_TOKENS;
+            let queries = task.queries(index);
+            let parts = heads.chunks_mut(HEADS_AT_ONCE).zip(sums.chunks_mut(HEADS_AT_ONCE * dim));
+            for ((heads, sums), queries) in parts.zip(queries.chunks(HEADS_AT_ONCE * dim)) {
+                let (pairs, wide) = (&pairs[..dim / 2], &wide[..dim]);
+                match heads.len() {
+                    1 => part::<1>(queries, pairs, wide, seen.clone(), shape.scale, heads, sums),
+                    2 => part::<2>(queries, pairs, wide, seen.clone(), shape.scale, heads, sums),
+                    3 => part::<3>(queries, pairs, wide, seen.clone(), shape.scale, heads, sums),
+                    _ => part::<4>(queries, pairs, wide, seen.clone(), shape.scale, heads, sums),
+                }
             }
         }
+    }
+    for index in 0..rows.len() {
+        let (sums, heads) = (&sums[index * length..][..length], &heads[index * group..][..group]);
+        for ((out, sums), running) in task.result(index).chunks_exact_mut(dim).zip(sums.chunks_exact(dim)).zip(heads) {
+            let total = _mm512_set1_ps(running.total);
+            for (out, sums) in out.chunks_exact_mut(LANES).zip(sums.chunks_exact(LANES)) {
+                // SAFETY: both pieces hold 16 elements.
+                unsafe {
+                    let rounded = _mm512_cvtneps_pbh(_mm512_div_ps(_mm512_loadu_ps(sums.as_ptr()), total));
+                    _mm256_storeu_si256(out.as_mut_ptr().cast(), std::mem::transmute::<__m256bh, __m256i>(rounded));
+                }
+            }
+        }
+    }
+}
+
+/// One block for `N` query heads of a row.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+fn part<const N: usize>(
+    queries: &[Bf16],
+    pairs: &[__m512i],
+    wide: &[__m512],
+    seen: Range<usize>,
+    scale: f32,
+    heads: &mut [Running],
+    sums: &mut [f32],
+) {
+    let dim = 2 * pairs.len();
+    let visible = (0xffffu32 << seen.start) as u16 & (0xffffu32 >> (BLOCK_TOKENS - seen.end)) as u16;
+    let scores = scores::<N>(queries, pairs);
+    let values = &wide[seen.start * dim / LANES..seen.end * dim / LANES];
+    for ((scores, running), sums) in scores.into_iter().zip(heads).zip(sums.chunks_exact_mut(dim)) {
+        let (weights, shrink) = weigh(scores, visible, scale, running);
+        let mut lanes = [0f32; LANES];
+        // SAFETY: 16 floats fit.
+        unsafe { _mm512_storeu_ps(lanes.as_mut_ptr(), weights) };
+        add(&lanes[seen.clone()], values, shrink, sums);
     }
 }
 
@@ -136,47 +176,46 @@ fn widen(values: &[Bf16], wide: &mut [__m512; BLOCK_TOKENS * MAX_HEAD_DIM / LANE
     }
 }
 
-/// Products of one query with 16 keys.
+/// Products of `N` queries with 16 keys, one chain of additions each.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn scores(query: &[Bf16], pairs: &[__m512i]) -> __m512 {
-    // Four chains, so that a product need not wait for the one before; their number never changes.
-    let mut sums = [_mm512_setzero_ps(); 4];
-    for (query, pairs) in query.chunks_exact(8).zip(pairs.chunks_exact(4)) {
-        for (chain, sum) in sums.iter_mut().enumerate() {
-            let pair = i32::from(query[2 * chain].0) | i32::from(query[2 * chain + 1].0) << 16;
-            // SAFETY: both are 512 bits.
-            let (a, b): (__m512bh, __m512bh) =
-                unsafe { (std::mem::transmute(pairs[chain]), std::mem::transmute(_mm512_set1_epi32(pair))) };
-            *sum = _mm512_dpbf16_ps(*sum, a, b);
+fn scores<const N: usize>(queries: &[Bf16], pairs: &[__m512i]) -> [__m512; N] {
+    assert!(queries.len() == N * 2 * pairs.len());
+    let mut sums = [_mm512_setzero_ps(); N];
+    for (index, keys) in pairs.iter().enumerate() {
+        // SAFETY: both are 512 bits.
+        let keys = unsafe { std::mem::transmute::<__m512i, __m512bh>(*keys) };
+        for (query, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: two elements there, see the assertion.
+            let pair = unsafe {
+                let pair = queries.as_ptr().add(2 * (query * pairs.len() + index)).cast::<i32>().read_unaligned();
+                std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(pair))
+            };
+            *sum = _mm512_dpbf16_ps(*sum, keys, pair);
         }
     }
-    _mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3]))
+    sums
 }
 
-/// Weights of 16 positions, and what earlier sums must be multiplied with.
-struct Weighed {
-    weights: __m512,
-    shrink: Option<f32>,
-}
-
+/// Weights of 16 positions, and what earlier sums must be multiplied with if not 1.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
-fn weigh(scores: __m512, visible: u16, scale: f32, running: &mut Running) -> Weighed {
+fn weigh(scores: __m512, visible: u16, scale: f32, running: &mut Running) -> (__m512, Option<f32>) {
     let scores = _mm512_mul_ps(scores, _mm512_set1_ps(scale));
     let best = _mm512_mask_reduce_max_ps(visible, scores).max(running.max);
     let shrink = (best > running.max).then(|| (running.max - best).exp());
     let weights = _mm512_maskz_mov_ps(visible, exp(_mm512_sub_ps(scores, _mm512_set1_ps(best))));
     running.total = running.total * shrink.unwrap_or(1.0) + _mm512_reduce_add_ps(weights);
     running.max = best;
-    Weighed { weights, shrink }
+    (weights, shrink)
 }
 
-/// The exponential of what is not positive, to about one unit in the last place.
+/// The exponential, to about one unit in the last place; 0 below -104.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn exp(x: __m512) -> __m512 {
-    let x = _mm512_max_ps(x, _mm512_set1_ps(-104.0));
+    // In this order a NaN stays one.
+    let x = _mm512_max_ps(_mm512_set1_ps(-104.0), x);
     let n = _mm512_roundscale_ps::<0x08>(_mm512_mul_ps(x, _mm512_set1_ps(std::f32::consts::LOG2_E)));
     // ln 2 in two parts, so that the remainder is exact.
     let r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693_359_4), x);

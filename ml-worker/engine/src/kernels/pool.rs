@@ -205,6 +205,11 @@ impl<T> Shareable<T> {
         Self(slice.as_mut_ptr())
     }
 
+    /// The same, from an address on.
+    pub(crate) fn at(start: *mut T) -> Self {
+        Self(start)
+    }
+
     pub(crate) fn get(&self) -> *mut T {
         self.0
     }

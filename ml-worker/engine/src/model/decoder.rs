@@ -7,7 +7,7 @@
 
 use super::attention::attention;
 use super::ffn::FeedForward;
-use super::linear::{Head, Linear};
+use super::linear::{Embedding, Head, Linear};
 use super::names::{Loader, EMBEDDING, HEAD};
 use super::norm::RmsNorm;
 use super::rope::{rotate, Rotary};
@@ -64,7 +64,7 @@ pub struct Decoder {
     heads: i64,
     kv_heads: i64,
     head_dim: i64,
-    embedding: Tensor,
+    embedding: Embedding,
     rotary: Rotary,
     layers: Vec<Layer>,
     norm: RmsNorm,
@@ -80,13 +80,18 @@ impl Decoder {
         let loader = Loader::new(config, weights, kind, device);
         // Before anything large is read.
         loader.check()?;
+        // The largest first: while weights are packed they are in memory twice.
+        let embedding = loader.get(EMBEDDING)?;
+        let ends = match config.tie_word_embeddings {
+            true => Embedding::tied(embedding),
+            false => {
+                let head = loader.get(HEAD)?;
+                Embedding::new(embedding).and_then(|embedding| Ok((embedding, Head::new(&head)?)))
+            }
+        };
+        let (embedding, head) = ends.map_err(|source| loader.torch(HEAD, source))?;
         let layers = (0..config.num_layers).map(|index| Layer::load(&loader, config, index));
         let layers = layers.collect::<Result<_, _>>()?;
-        let embedding = loader.get(EMBEDDING)?;
-        let head = match config.tie_word_embeddings {
-            true => Head::new(&embedding),
-            false => Head::new(&loader.get(HEAD)?),
-        };
         Ok(Self {
             heads: config.num_heads as i64,
             kv_heads: config.num_kv_heads as i64,
@@ -95,7 +100,7 @@ impl Decoder {
             rotary: Rotary::new(config, kind, device).map_err(|source| loader.torch("rotary tables", source))?,
             layers,
             norm: loader.norm("model.norm")?,
-            head: head.map_err(|source| loader.torch(HEAD, source))?,
+            head,
         })
     }
 
@@ -112,13 +117,14 @@ impl Decoder {
         rows: &Tensor,
         cache: &mut KvCache,
     ) -> Result<Tensor, TchError> {
-        let mut x = Tensor::f_embedding(&self.embedding, tokens, -1, false, false)?;
+        let mut x = self.embedding.forward(tokens)?;
         let angles = self.rotary.rows(positions)?;
         for (index, layer) in self.layers.iter().enumerate() {
             let qkv = layer.qkv.forward(&layer.attention_norm.forward(&x)?)?;
             let mixed = self.attend(index, &qkv, &angles, segments, cache)?;
-            x = x.f_add(&layer.output.forward(&mixed)?)?;
-            x = x.f_add(&layer.ffn.forward(&layer.ffn_norm.forward(&x)?)?)?;
+            layer.output.add_to(&mixed, &mut x)?;
+            let normed = layer.ffn_norm.forward(&x)?;
+            layer.ffn.add_to(&normed, &mut x)?;
         }
         for segment in segments {
             cache.advance(segment.seq, segment.len);

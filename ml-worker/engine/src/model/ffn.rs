@@ -10,8 +10,6 @@ use tch::{Device, Kind, TchError, Tensor};
 pub struct Dense {
     gate_up: Linear,
     down: Linear,
-    /// Width between.
-    width: i64,
 }
 
 impl Dense {
@@ -19,8 +17,8 @@ impl Dense {
     ///
     /// # Errors
     /// If one is missing or wrong.
-    fn load(loader: &Loader<'_>, gate: String, up: String, down: String, width: usize) -> Result<Self, WeightsError> {
-        Ok(Self { gate_up: loader.linear(&[gate, up])?, down: loader.linear(&[down])?, width: width as i64 })
+    fn load(loader: &Loader<'_>, gate: String, up: String, down: String) -> Result<Self, WeightsError> {
+        Ok(Self { gate_up: loader.gated(gate, up)?, down: loader.linear(&[down])? })
     }
 
     /// `[n, d]` to `[n, d]`.
@@ -28,9 +26,15 @@ impl Dense {
     /// # Errors
     /// If libtorch refuses.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        let gate_up = self.gate_up.forward(x)?;
-        let gate = gate_up.f_narrow(1, 0, self.width)?.f_silu()?;
-        self.down.forward(&gate.f_mul(&gate_up.f_narrow(1, self.width, self.width)?)?)
+        self.down.forward(&self.gate_up.forward(x)?)
+    }
+
+    /// Adds the same to `sum`, `[n, d]`.
+    ///
+    /// # Errors
+    /// If libtorch refuses.
+    pub fn add_to(&self, x: &Tensor, sum: &mut Tensor) -> Result<(), TchError> {
+        self.down.add_to(&self.gate_up.forward(x)?, sum)
     }
 }
 
@@ -48,7 +52,7 @@ impl Sparse {
         let block = format!("{layer}.{}", names.block);
         let expert = |index: usize| {
             let name = |part: &str| format!("{block}.experts.{index}.{part}");
-            Dense::load(loader, name(names.gate), name(names.up), name(names.down), config.intermediate_size)
+            Dense::load(loader, name(names.gate), name(names.up), name(names.down))
         };
         Ok(Self {
             router: loader.linear(&[format!("{block}.gate")])?,
@@ -109,19 +113,19 @@ impl FeedForward {
             _ => {
                 let name = |part: &str| format!("{layer}.mlp.{part}");
                 let (gate, up, down) = (name("gate_proj"), name("up_proj"), name("down_proj"));
-                Ok(Self::Dense(Dense::load(loader, gate, up, down, config.intermediate_size)?))
+                Ok(Self::Dense(Dense::load(loader, gate, up, down)?))
             }
         }
     }
 
-    /// `[n, d]` to `[n, d]`.
+    /// Adds what comes of `x` (`[n, d]`) to `sum`, `[n, d]`.
     ///
     /// # Errors
     /// If libtorch refuses.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
+    pub fn add_to(&self, x: &Tensor, sum: &mut Tensor) -> Result<(), TchError> {
         match self {
-            Self::Dense(dense) => dense.forward(x),
-            Self::Sparse(sparse) => sparse.forward(x),
+            Self::Dense(dense) => dense.add_to(x, sum),
+            Self::Sparse(sparse) => sum.f_add_(&sparse.forward(x)?).map(|_| ()),
         }
     }
 }

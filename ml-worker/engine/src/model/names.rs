@@ -142,6 +142,21 @@ impl<'a> Loader<'a> {
     /// # Errors
     /// As [`Loader::get`].
     pub fn linear(&self, names: &[String]) -> Result<Linear, WeightsError> {
+        let (weight, bias) = self.joined(names)?;
+        Linear::new(weight, bias).map_err(|source| self.torch(&names.join(", "), source))
+    }
+
+    /// A gate and what it gates, as one product.
+    ///
+    /// # Errors
+    /// As [`Loader::get`].
+    pub fn gated(&self, gate: String, up: String) -> Result<Linear, WeightsError> {
+        let (weight, bias) = self.joined(&[gate.clone(), up])?;
+        Linear::gated(weight, bias).map_err(|source| self.torch(&gate, source))
+    }
+
+    /// Weights, and biases if there are any, one below the other.
+    fn joined(&self, names: &[String]) -> Result<(Tensor, Option<Tensor>), WeightsError> {
         let join = |part: &str| -> Result<Tensor, WeightsError> {
             let names: Vec<_> = names.iter().map(|name| format!("{name}.{part}")).collect();
             let mut parts = names.iter().map(|name| self.get(name)).collect::<Result<Vec<_>, _>>()?;
@@ -151,8 +166,7 @@ impl<'a> Loader<'a> {
             }
         };
         let biased = names.first().is_some_and(|name| self.wants(&format!("{name}.bias")));
-        let bias = if biased { Some(join("bias")?) } else { None };
-        Linear::new(join("weight")?, bias).map_err(|source| self.torch(&names.join(", "), source))
+        Ok((join("weight")?, if biased { Some(join("bias")?) } else { None }))
     }
 
     /// libtorch's refusal, at a tensor or something made from it.
