@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod artifact;
+pub mod bench;
 pub mod cache;
 pub mod config;
 pub mod device;

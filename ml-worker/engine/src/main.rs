@@ -4,7 +4,7 @@ mod contention;
 mod serve;
 
 use clap::{Parser, Subcommand};
-use pacer_engine::{device, inspect, sprint, train};
+use pacer_engine::{bench, device, inspect, sprint, train};
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use tracing_subscriber::EnvFilter;
@@ -28,6 +28,8 @@ enum Command {
         /// Folder of the checkpoint.
         dir: PathBuf,
     },
+    /// Say how fast a checkpoint runs here, without HTTP.
+    Bench(bench::BenchArgs),
     /// The Sprint by itself: test vectors, checks and benchmarks.
     Sprint {
         #[command(subcommand)]
@@ -59,6 +61,7 @@ fn main() -> anyhow::Result<()> {
             print!("{}", inspect::inspect(&dir)?);
             Ok(())
         }
+        Command::Bench(args) => Ok(bench::run(args)?),
         Command::Sprint { command: SprintCommand::Alone(command) } => sprint::cli::run(command),
         Command::Sprint { command: SprintCommand::Contention(args) } => contention::contention(&args),
         Command::TrainDemo(args) => train::run(args),
