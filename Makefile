@@ -6,6 +6,7 @@
 #   make setup, make build, make model     the single steps
 #   make bench                             how fast this machine races
 #   make bench-sprint                      the same in full, against PyTorch's floats too; to target/bench/sprint.json
+#   make bench-engine                      how fast models are answered, beside llama.cpp and transformers: docs/benchmarks.md
 #   make bench-weights                     weights of calls in WebAssembly, by frame-omni-bencher; to target/weights
 #   make check-exact                       a million nonces of the engine against the reference (half an hour or more)
 #   make clean-data                        forgets the demo model, so that it is trained anew; nothing that was built
@@ -31,10 +32,10 @@ ARGS ?=
 BIN = $${CARGO_TARGET_DIR:-$$(sed -n 's/^target-dir = "\(.*\)"/\1/p' .cargo/config.toml)}/release
 say = @printf '\n\033[1m== %s\033[0m (%s)\n' "$(1)" "$$(date -u +%T)"
 
-.PHONY: help setup prepare build model demo test bench bench-sprint bench-weights check-exact clean-data
+.PHONY: help setup prepare build model demo test bench bench-sprint bench-engine bench-weights check-exact clean-data
 
 help:
-	@sed -n '3,13s/^#   //p' Makefile
+	@sed -n '3,14s/^#   //p' Makefile
 
 setup:
 	$(call say,set-up)
@@ -74,6 +75,14 @@ bench-sprint: model
 	$(call say,Sprint and a float transformer in turns)
 	@python=$$(tests/bench/setup.sh) && exec "$$python" tests/bench/sprint.py --engine "$(BIN)/pacer-engine" \
 		--model "$(PACER_DEMO_MODEL)" $(ARGS)
+
+# Up to half an hour on an idle machine, which it wants for itself; ARGS="--quick" takes some minutes. The first time it
+# fetches and builds the programs to compare with (tests/bench/setup-peers.sh). ARGS="--cases decode --models 0.5b" and
+# more: see the script.
+bench-engine: build
+	$(call say,engine and others in turns)
+	@peers=$$(tests/bench/setup-peers.sh) && python=$$(sed 's/.*"torch": "\([^"]*\)".*/\1/' <<<"$$peers") && \
+		exec "$$python" tests/bench/engine/run.py --engine "$(BIN)/pacer-engine" $(ARGS)
 
 # Builds the bencher the first time (half an hour or more). PALLETS="pallet_sprint" measures these only.
 PALLETS ?=

@@ -49,7 +49,7 @@ SHAPES = {
     ),
     "tiny": dict(
         model_type="llama", hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        intermediate_size=128, vocab_size=1024, rms_norm_eps=1e-5, rope_theta=1e4, max_position_embeddings=2048,
+        intermediate_size=128, vocab_size=1024, rms_norm_eps=1e-5, rope_theta=1e4, max_position_embeddings=8192,
     ),
 }
 

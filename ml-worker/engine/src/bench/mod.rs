@@ -240,6 +240,7 @@ impl Bench {
                     ignore_eos: true,
                     ..SamplingParams::default()
                 },
+                grammar: None,
                 key: SamplingKey::derive(KeyKind::InferenceId, &inference_id, choice),
                 top_logprobs: None,
                 record: asked.recorded,
