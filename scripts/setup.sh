@@ -156,6 +156,13 @@ clients() {
     fi
 }
 
+# Checkpoints of every family, and what Hugging Face's transformers computes with them: the engine is compared with that.
+parity() {
+    local python
+    python=$(tests/bench/setup.sh)
+    "$python" ml-worker/engine/tests/parity/generate.py "$cache/parity" >/dev/null
+}
+
 write_config() {
     local toolchain=$1 torch=$2
     mkdir -p .cargo
@@ -185,4 +192,6 @@ fi
 toolchain=$(wasm_toolchain)
 torch=$(libtorch)
 write_config "$toolchain" "$torch"
+# The Python half of the same PyTorch is taken from beside libtorch.
+if [ "$what" = all ]; then parity; fi
 say "ready: wasm by ${toolchain:-$(rustc --version)}, libtorch at $torch, builds in ${CARGO_TARGET_DIR:-$cache/target}"

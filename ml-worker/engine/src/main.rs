@@ -27,6 +27,9 @@ enum Command {
     Inspect {
         /// Folder of the checkpoint.
         dir: PathBuf,
+        /// As JSON, for programs.
+        #[arg(long)]
+        json: bool,
     },
     /// Say how fast a checkpoint runs here, without HTTP.
     Bench(bench::BenchArgs),
@@ -57,8 +60,12 @@ fn main() -> anyhow::Result<()> {
     log.with_ansi(colours).with_target(false).init();
     match cli.command {
         Command::Serve(args) => serve::serve(args),
-        Command::Inspect { dir } => {
-            print!("{}", inspect::inspect(&dir)?);
+        Command::Inspect { dir, json } => {
+            let report = inspect::inspect(&dir)?;
+            match json {
+                true => println!("{}", serde_json::to_string_pretty(&report)?),
+                false => print!("{report}"),
+            }
             Ok(())
         }
         Command::Bench(args) => Ok(bench::run(args)?),

@@ -93,12 +93,12 @@ impl<'a> Loader<'a> {
     }
 
     /// The name in the checkpoint of what is plainly called `name`.
-    fn stored(&self, name: &str) -> String {
+    pub fn stored(&self, name: &str) -> String {
         match name.strip_prefix(PREFIX) {
             Some(rest) => format!("{}{rest}", self.prefix),
             None if self.weights.has(name) => name.to_owned(),
             // The head stands beside the model: `x.model.` goes with `x.`.
-            None => format!("{}{name}", self.prefix.trim_end_matches(PREFIX)),
+            None => format!("{}{name}", self.prefix.strip_suffix(PREFIX).unwrap_or(&self.prefix)),
         }
     }
 

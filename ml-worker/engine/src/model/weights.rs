@@ -139,9 +139,17 @@ pub fn weights_hash(dir: &Path) -> Result<[u8; 32], WeightsError> {
 impl Weights {
     /// Maps the checkpoint's safetensors files in `dir`.
     pub fn open(dir: &Path) -> Result<Self, WeightsError> {
+        Self::of(dir, safetensors_files(dir)?)
+    }
+
+    /// Maps these files, which belong to `dir`.
+    ///
+    /// # Errors
+    /// If one is missing or damaged, or two hold the same tensor.
+    pub fn of(dir: &Path, list: Vec<PathBuf>) -> Result<Self, WeightsError> {
         let mut files = Vec::new();
         let mut index = HashMap::new();
-        for (number, file) in safetensors_files(dir)?.into_iter().enumerate() {
+        for (number, file) in list.into_iter().enumerate() {
             let mapped = map(&file)?;
             let format = |source| WeightsError::Format { file: file.clone(), source };
             let (header, metadata) = SafeTensors::read_metadata(&mapped).map_err(format)?;
@@ -172,6 +180,11 @@ impl Weights {
     /// Names, types and shapes of all tensors.
     pub fn entries(&self) -> impl Iterator<Item = (&str, &TensorEntry)> {
         self.index.iter().map(|(name, entry)| (name.as_str(), entry))
+    }
+
+    /// The files.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|(file, _)| file.as_path())
     }
 
     /// Bytes of all files.
@@ -236,6 +249,43 @@ mod tests {
         assert!(weights.get("x", &[1], Kind::Float, Device::Cpu).unwrap_err().to_string().contains("`x`"));
         std::fs::write(dir.path().join("model.safetensors"), b"not this").unwrap();
         assert!(matches!(Weights::open(dir.path()), Err(WeightsError::Format { .. })));
+    }
+
+    #[test]
+    fn weights_should_name_the_file_when_it_is_cut_short_or_listed_and_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let tensor = Tensor::from_slice(&[1f32; 64]);
+        Tensor::write_safetensors(&[("w", &tensor)], path("model.safetensors")).unwrap();
+        let whole = std::fs::read(path("model.safetensors")).unwrap();
+        for length in [whole.len() - 1, whole.len() / 2, 9, 4, 0] {
+            std::fs::write(path("model.safetensors"), &whole[..length]).unwrap();
+            let error = Weights::open(dir.path()).err().expect("cut short").to_string();
+            assert!(error.contains("model.safetensors: ") && !error.contains('\n'), "{length}: {error}");
+        }
+        let error = |index: &str| {
+            std::fs::write(path("model.safetensors.index.json"), index).unwrap();
+            Weights::open(dir.path()).err().expect("a broken index").to_string()
+        };
+        assert!(error("{").contains("index.json: not JSON"));
+        assert!(error("{}").contains("`weight_map`"));
+        assert!(error(r#"{"weight_map": {"w": "../w.safetensors"}}"#).contains("`weight_map.w`"));
+        let missing = error(r#"{"weight_map": {"w": "b.safetensors"}}"#);
+        assert!(missing.contains("b.safetensors: missing"), "{missing}");
+        // What the list does not name is not looked at.
+        std::fs::write(path("b.safetensors"), &whole).unwrap();
+        assert!(Weights::open(dir.path()).unwrap().has("w"));
+    }
+
+    #[test]
+    fn weights_should_be_refused_when_two_files_hold_the_same_tensor() {
+        let dir = tempfile::tempdir().unwrap();
+        let tensor = Tensor::from_slice(&[1f32]);
+        for name in ["a.safetensors", "b.safetensors"] {
+            Tensor::write_safetensors(&[("w", &tensor)], dir.path().join(name)).unwrap();
+        }
+        let error = Weights::open(dir.path()).err().unwrap().to_string();
+        assert!(error.contains("b.safetensors: tensor `w` is in ") && error.contains("a.safetensors too"), "{error}");
     }
 
     #[test]
