@@ -2,7 +2,8 @@
 # Installs what Pacer needs, and only what is missing. Safe to run again at any time.
 #
 #   scripts/setup.sh         everything
-#   scripts/setup.sh build   what building and the demo need: no test runner, no clients of the end-to-end tests
+#   scripts/setup.sh build   what building and the demo need: no test runner, no clients of the end-to-end tests, and no
+#                            foreign engine
 #
 # Prefers what a normal user already has: a rustup wasm target, a protobuf compiler, a libtorch named by
 # $LIBTORCH. Falls back to Debian's packages where the registries of rustup or PyTorch cannot be reached.
@@ -163,6 +164,12 @@ parity() {
     "$python" ml-worker/engine/tests/parity/generate.py "$cache/parity" >/dev/null
 }
 
+# A server of somebody else's that the agent drives in tests: llama.cpp's, built once (three minutes of two idle cores).
+# Whoever has none gets a failed test that says so, but everything else.
+foreign_engine() {
+    tests/bench/setup-peers.sh server >/dev/null || say "no llama.cpp server: the agent's tests of foreign engines will fail"
+}
+
 write_config() {
     local toolchain=$1 torch=$2
     mkdir -p .cargo
@@ -188,6 +195,7 @@ native_tools
 if [ "$what" = all ]; then
     test_runner
     clients
+    foreign_engine
 fi
 toolchain=$(wasm_toolchain)
 torch=$(libtorch)

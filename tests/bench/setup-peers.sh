@@ -4,7 +4,7 @@
 # prints a line of JSON that says where things are.
 #
 #   setup-peers.sh            everything
-#   setup-peers.sh server     llama.cpp's server and its model converter only: no PyTorch
+#   setup-peers.sh server     llama.cpp alone, and a tiny model for it: what `make test` wants
 #
 # llama.cpp takes three minutes of two idle cores, for the very machine it runs on; it stays in $PACER_CACHE/peers.
 # $PACER_LLAMA_SERVER names a llama-server to use instead of building one.
@@ -21,6 +21,7 @@ mkdir -p "$peers"
 exec 9>"$cache/peers.lock"
 flock 9
 
+export PACER_CACHE=$cache
 say() { printf 'peers: %s\n' "$*" >&2; }
 
 # Python of its own for what needs no PyTorch.
@@ -54,6 +55,9 @@ llama() {
     rm -rf "$work"
 }
 
+# What tests run it with.
+"$tools/bin/python" tests/bench/engine/checkpoints.py tiny >/dev/null
+
 torch=
 if [ "$what" = all ]; then
     torch=$(tests/bench/setup.sh)
@@ -70,5 +74,6 @@ if [ "$what" = all ]; then
 fi
 error=
 llama || error="llama.cpp could not be built"
+[ "$what" = all ] || [ -z "$error" ] || exit 1
 printf '{"llama": "%s", "llama_server": "%s", "llama_release": "%s", "tools": "%s", "torch": "%s", "error": "%s"}\n' \
     "$bin" "${PACER_LLAMA_SERVER:-$bin/llama-server}" "$release" "$tools/bin/python" "$torch" "$error"

@@ -101,7 +101,8 @@ pub struct RunArgs {
 	/// WebSocket URL of the Host's node.
 	#[arg(long, default_value = "ws://127.0.0.1:9944")]
 	pub node: String,
-	/// URL of an engine; may be given several times.
+	/// URL of an engine; may be given several times. A server of the OpenAI API that is no pacer-engine gets only the
+	/// work it can do; the log and `status` say which.
 	#[arg(long = "engine")]
 	pub engines: Vec<String>,
 	/// The duty key.
@@ -113,7 +114,8 @@ pub struct RunArgs {
 	/// Where to keep queues, nonces and executed inferences.
 	#[arg(long)]
 	pub data_dir: PathBuf,
-	/// File with issued API keys: lines `KEY ACCOUNT`.
+	/// File with issued API keys: lines `KEY ACCOUNT`; `KEY local` for those whom this Host's own engines answer without the
+	/// network, unrecorded.
 	#[arg(long)]
 	pub api_keys_file: Option<PathBuf>,
 	/// Whom to connect to.

@@ -19,7 +19,7 @@ use crate::{
 		Api, View,
 	},
 	cli::{ProveArgs, ProxyArgs, RunArgs, SprintCommand, StatusArgs},
-	engine::Engines,
+	engine::{Engines, Need},
 	error::{Error, Result},
 	gateway::auth::{parse_account, ApiKeys},
 	keys::possession_hash,
@@ -288,8 +288,8 @@ pub async fn sprint(command: SprintCommand) -> Result<bool> {
 		url => {
 			let engines = Engines::new(&[url.to_owned()], &http_client()?);
 			engines.check().await;
-			if engines.healthy() == 0 {
-				return Err(Error::Engine(format!("{url} does not answer")));
+			if engines.able(Need::Race) == 0 {
+				return Err(Error::Engine(format!("{url}: {}", engines.why_unable(Need::Race))));
 			}
 			Recompute::Now(engines)
 		}

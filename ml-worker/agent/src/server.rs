@@ -37,6 +37,7 @@ use crate::{
 		auth::Payment,
 		dispatch::dispatch,
 		error::{refuse_large, ApiError, MAX_BODY_BYTES},
+		plain,
 		relay::relay,
 		request::{Ask, Route},
 	},
@@ -88,6 +89,9 @@ async fn generate(app: Arc<App>, route: Route, headers: HeaderMap, body: Bytes) 
 	let payment = Payment::from_headers(&headers, &app.keys)?;
 	let permit = app.clients.clone().try_acquire_owned().map_err(|_| ApiError::busy())?;
 	metrics::counter!("pacer_agent_requests_total").increment(1);
+	if payment == Payment::Local {
+		return plain::answer(&app, route, body, permit).await;
+	}
 	let ask = Ask::parse(route, body, matches!(payment, Payment::Signed(_)))?;
 	let view = app.view()?;
 	let begun = dispatch(&app, &view, &ask, &payment).await?;

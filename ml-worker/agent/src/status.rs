@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{app::App, chain::Api, error::Result, gateway::draw, wire::read_json};
+use crate::{app::App, chain::Api, engine::Slot, error::Result, gateway::draw, wire::read_json};
 
 /// Slots without a new block after which the chain counts as silent.
 const SILENT_SLOTS: u64 = 60;
@@ -29,6 +29,8 @@ pub struct Status {
 	pub engines: usize,
 	/// Engines that answer.
 	pub engines_healthy: usize,
+	/// What each engine is and can do.
+	pub engine_lines: Vec<EngineLine>,
 	/// Records on their way: starts, finishes, verdicts.
 	pub queued: [usize; 3],
 	/// Requests of clients under way.
@@ -37,6 +39,36 @@ pub struct Status {
 	pub executing: usize,
 	/// All Hosts.
 	pub hosts: Vec<HostLine>,
+}
+
+/// An engine in one line. Without its address, which is nobody else's business.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EngineLine {
+	/// Whether it answers.
+	pub is_healthy: bool,
+	/// Name and version of the server.
+	pub server: String,
+	/// Models it serves.
+	pub models: Vec<String>,
+	/// What it can do.
+	pub can: Vec<String>,
+	/// What it cannot do.
+	pub cannot: Vec<String>,
+}
+
+impl From<&Slot> for EngineLine {
+	fn from(slot: &Slot) -> Self {
+		let Some(found) = slot.abilities() else { return Self::default() };
+		let names = |has| found.names(has).into_iter().map(str::to_owned).collect();
+		Self {
+			is_healthy: slot.is_healthy(),
+			server: found.server.clone(),
+			models: found.models.clone(),
+			can: names(true),
+			cannot: names(false),
+		}
+	}
 }
 
 /// A Host in one line.
@@ -86,6 +118,7 @@ pub fn of(app: &App) -> Status {
 		duty_key: hex::encode(app.key.public()),
 		engines: app.engines.all().len(),
 		engines_healthy: app.engines.healthy(),
+		engine_lines: app.engines.all().iter().map(|slot| EngineLine::from(&**slot)).collect(),
 		queued: app.queues.lengths(),
 		clients: crate::app::MAX_CLIENTS - app.clients.available_permits(),
 		executing: crate::app::MAX_EXECUTIONS - app.executions.available_permits(),
@@ -147,6 +180,14 @@ pub fn screen(status: &Status) -> String {
 		let _ = writeln!(out, "host {host}");
 		let (healthy, all) = (status.engines_healthy, status.engines);
 		let _ = writeln!(out, "engines {healthy} of {all}   clients {}   executing {}", status.clients, status.executing);
+		for (index, engine) in status.engine_lines.iter().enumerate() {
+			let (server, models) = (&engine.server, engine.models.join(", "));
+			let _ = match (engine.is_healthy, engine.cannot.as_slice()) {
+				(false, _) => writeln!(out, "engine {index}: absent"),
+				(true, []) => writeln!(out, "engine {index}: {server}, {models}"),
+				(true, cannot) => writeln!(out, "engine {index}: {server}, {models}; cannot: {}", cannot.join(", ")),
+			};
+		}
 		let _ = writeln!(out, "waiting for the chain: {starts} starts, {finishes} finishes, {verdicts} verdicts");
 	}
 	let _ = writeln!(
@@ -179,8 +220,17 @@ mod tests {
 	fn screen_should_show_every_host_when_there_are_some() {
 		let host = HostLine { account: "5Alice".into(), work: 7, heartbeat: true, ..Default::default() };
 		let idle = HostLine { account: "5Bob".into(), ..Default::default() };
-		let status = Status { epoch: 3, phase: "Race".into(), hosts: vec![host, idle], engines: 1, ..Default::default() };
+		let engine = EngineLine { is_healthy: true, server: "llama.cpp".into(), cannot: vec!["race".into()], ..Default::default() };
+		let status = Status {
+			epoch: 3,
+			phase: "Race".into(),
+			hosts: vec![host, idle],
+			engines: 2,
+			engine_lines: vec![engine, EngineLine::default()],
+			..Default::default()
+		};
 		let text = screen(&status);
+		assert!(text.contains("engine 0: llama.cpp") && text.contains("cannot: race") && text.contains("engine 1: absent"));
 		assert!(text.contains("epoch 3  Race") && text.contains("5Alice") && text.contains("no heartbeat"));
 		assert!(text.lines().count() < 24);
 	}

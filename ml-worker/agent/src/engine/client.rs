@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::Response;
+use reqwest::{Method, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -154,9 +154,23 @@ impl Engine {
 		Err(Error::Engine(format!("{path} answered {status}: {}", String::from_utf8_lossy(&text))))
 	}
 
-	/// Whether it answers.
+	/// Whether it answers. A server without `/health` may still say what models it has.
 	pub async fn is_healthy(&self) -> bool {
-		self.get("/health").await.is_ok()
+		match self.http.get(format!("{}/health", self.url)).timeout(SHORT).send().await {
+			Ok(response) if response.status() == StatusCode::NOT_FOUND => self.get("/v1/models").await.is_ok(),
+			Ok(response) => response.status().is_success(),
+			Err(_) => false,
+		}
+	}
+
+	/// Asks anything; an answer that is no success is an error.
+	pub async fn ask(&self, method: &str, path: &str, body: Option<&Value>, limit: Duration) -> Result<Response> {
+		let method = Method::from_bytes(method.as_bytes()).map_err(Error::engine)?;
+		let mut request = self.http.request(method, format!("{}{path}", self.url)).timeout(limit);
+		if let Some(body) = body {
+			request = request.json(body);
+		}
+		request.send().await.and_then(Response::error_for_status).map_err(Error::engine)
 	}
 
 	/// Sends an OpenAI request on; the caller reads the answer, whatever its status.

@@ -1,18 +1,23 @@
 //! Engines: keyless processes that run the model and the race.
 //!
 //! An agent drives one or several. Any of them may be absent: then the agent says so once, keeps its other duties, and
-//! notices when it is back.
+//! notices when it is back. Not every engine is a `pacer-engine`: [`abilities`] says what each can do, and work goes only to
+//! those that can do it.
 
+pub mod abilities;
 pub mod client;
+#[cfg(test)]
+mod tests;
 
 use std::{
 	sync::{
 		atomic::{AtomicBool, AtomicUsize, Ordering},
-		Arc,
+		Arc, PoisonError, RwLock,
 	},
 	time::Duration,
 };
 
+pub use abilities::{Abilities, Need};
 pub use client::{Engine, RaceStart, RaceStatus, VerifyReply, VerifyRequest};
 
 /// Time between two looks at an engine's health.
@@ -24,6 +29,8 @@ pub struct Slot {
 	pub engine: Engine,
 	healthy: AtomicBool,
 	busy: AtomicUsize,
+	/// Unknown until it was asked, and again after it was away: it may be another one then.
+	abilities: RwLock<Option<Arc<Abilities>>>,
 }
 
 impl Slot {
@@ -32,14 +39,49 @@ impl Slot {
 		self.healthy.load(Ordering::Relaxed)
 	}
 
+	/// What it can do, once that is known.
+	pub fn abilities(&self) -> Option<Arc<Abilities>> {
+		self.abilities.read().unwrap_or_else(PoisonError::into_inner).clone()
+	}
+
+	/// Whether it is there and can do such work.
+	pub fn can(&self, need: Need) -> bool {
+		self.is_healthy() && self.abilities().is_some_and(|a| a.can(need))
+	}
+
+	fn set_abilities(&self, abilities: Option<Arc<Abilities>>) {
+		*self.abilities.write().unwrap_or_else(PoisonError::into_inner) = abilities;
+	}
+
 	fn note(&self, healthy: bool) {
-		if self.healthy.swap(healthy, Ordering::Relaxed) != healthy {
-			if healthy {
-				tracing::info!("engine {} is there", self.engine.url());
-			} else {
-				tracing::warn!("engine {} is absent; other duties go on without it", self.engine.url());
+		if self.healthy.swap(healthy, Ordering::Relaxed) && !healthy {
+			self.set_abilities(None);
+			tracing::warn!("engine {} is absent; other duties go on without it", self.engine.url());
+		}
+	}
+
+	/// Looks whether it is there, and what it can do if that is not known.
+	async fn check(&self) {
+		if !self.engine.is_healthy().await {
+			return self.note(false);
+		}
+		if self.abilities().is_none() {
+			match Abilities::probe(&self.engine).await {
+				Ok(found) => {
+					if found.is_pacer {
+						tracing::info!("engine {} is there: {}", self.engine.url(), found.in_words());
+					} else {
+						tracing::warn!("engine {} is not a pacer-engine: {}", self.engine.url(), found.in_words());
+					}
+					self.set_abilities(Some(Arc::new(found)));
+				},
+				Err(e) => {
+					tracing::debug!("engine {} does not say what it is: {e}", self.engine.url());
+					return self.note(false);
+				},
 			}
 		}
+		self.note(true);
 	}
 }
 
@@ -73,7 +115,7 @@ impl Engines {
 	pub fn new(urls: &[String], http: &reqwest::Client) -> Self {
 		let slots = urls.iter().map(|url| {
 			let engine = Engine::new(url, http.clone());
-			Arc::new(Slot { engine, healthy: AtomicBool::new(false), busy: AtomicUsize::new(0) })
+			Arc::new(Slot { engine, healthy: AtomicBool::new(false), busy: AtomicUsize::new(0), abilities: RwLock::default() })
 		});
 		Self(Arc::new(slots.collect()))
 	}
@@ -88,37 +130,64 @@ impl Engines {
 		self.0.iter().filter(|s| s.is_healthy()).count()
 	}
 
-	/// The healthy engine with the fewest requests.
-	pub fn lease(&self) -> Option<Lease> {
-		self.lease_another(&[])
+	/// How many are there that can do such work.
+	pub fn able(&self, need: Need) -> usize {
+		self.0.iter().filter(|s| s.can(need)).count()
+	}
+
+	/// Why nobody can do such work, for those who asked for it.
+	pub fn why_unable(&self, need: Need) -> String {
+		if self.healthy() == 0 {
+			return "no engine is there".into();
+		}
+		let others = self.0.iter().filter_map(|s| s.abilities()).filter(|a| !a.can(need)).map(|a| a.server.clone());
+		let others = others.collect::<Vec<_>>().join(", ");
+		match need {
+			Need::Record => format!("no engine here can be recorded: {others} has no seeded sampling and makes no artifact"),
+			Need::Verify => format!("no engine here can verify: {others} has no /verify"),
+			Need::Race => format!("no engine here can race: {others} has no /sprint"),
+			Need::Plain => format!("no engine here serves a model: {others}"),
+		}
+	}
+
+	/// The engine with the fewest requests of those that can do such work. Plain answers come from engines that can do
+	/// nothing else, where there are any.
+	pub fn lease(&self, need: Need) -> Option<Lease> {
+		self.lease_another(need, &[])
 	}
 
 	/// As [`Engines::lease`], but none of those that were tried.
-	pub fn lease_another(&self, tried: &[Lease]) -> Option<Lease> {
-		let is_new = |slot: &&Arc<Slot>| slot.is_healthy() && !tried.iter().any(|lease| Arc::ptr_eq(&lease.0, slot));
-		let slot = self.0.iter().filter(is_new).min_by_key(|s| s.busy.load(Ordering::Relaxed))?;
+	pub fn lease_another(&self, need: Need, tried: &[Lease]) -> Option<Lease> {
+		let is_new = |slot: &&Arc<Slot>| slot.can(need) && !tried.iter().any(|lease| Arc::ptr_eq(&lease.0, slot));
+		let order = |s: &&Arc<Slot>| (need == Need::Plain && s.can(Need::Record), s.busy.load(Ordering::Relaxed));
+		let slot = self.0.iter().filter(is_new).min_by_key(order)?;
 		slot.busy.fetch_add(1, Ordering::Relaxed);
 		Some(Lease(slot.clone()))
 	}
 
-	/// A healthy engine without requests.
-	pub fn lease_idle(&self) -> Option<Lease> {
+	/// An engine without requests that can do such work.
+	pub fn lease_idle(&self, need: Need) -> Option<Lease> {
 		let is_free = |slot: &&Arc<Slot>| {
-			slot.is_healthy() && slot.busy.compare_exchange(0, 1, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+			slot.can(need) && slot.busy.compare_exchange(0, 1, Ordering::Relaxed, Ordering::Relaxed).is_ok()
 		};
 		self.0.iter().find(is_free).map(|slot| Lease(slot.clone()))
 	}
 
 	/// Whether [`Engines::lease_idle`] would find one.
-	pub fn has_idle(&self) -> bool {
-		self.0.iter().any(|slot| slot.is_healthy() && slot.busy.load(Ordering::Relaxed) == 0)
+	pub fn has_idle(&self, need: Need) -> bool {
+		self.0.iter().any(|slot| slot.can(need) && slot.busy.load(Ordering::Relaxed) == 0)
 	}
 
 	/// Looks at every engine once.
 	pub async fn check(&self) {
-		let checks = self.0.iter().map(|slot| async move { slot.note(slot.engine.is_healthy().await) });
-		futures::future::join_all(checks).await;
+		futures::future::join_all(self.0.iter().map(|slot| slot.check())).await;
 		metrics::gauge!("pacer_agent_engines_healthy").set(self.healthy() as f64);
+		for (index, slot) in self.0.iter().enumerate() {
+			for (ability, can) in slot.abilities().map(|a| a.list()).into_iter().flatten() {
+				let labels = [("engine", index.to_string()), ("ability", ability.to_owned())];
+				metrics::gauge!("pacer_agent_engine_ability", &labels).set(f64::from(u8::from(can && slot.is_healthy())));
+			}
+		}
 	}
 
 	/// Looks at every engine for ever.

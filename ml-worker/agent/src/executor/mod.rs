@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, OwnedSemaphorePermit};
 use crate::{
 	app::App,
 	chain::View,
+	engine::Need,
 	frames::Frame,
 	gateway::{
 		draw,
@@ -102,7 +103,7 @@ pub async fn execute(
 	if app.bundles.contains(&checked.id) {
 		return Err(Refused::Later("this inference was executed already".into()));
 	}
-	let lease = app.engines.lease().ok_or_else(|| Refused::Later("no engine is there".into()))?;
+	let lease = app.engines.lease(Need::Record).ok_or_else(|| Refused::Later(app.engines.why_unable(Need::Record)))?;
 	let mut body: Value = serde_json::from_slice(&checked.ask.body).map_err(|e| Refused::Order(e.to_string()))?;
 	body["pacer"] = json!({"inference_id": to_hex(checked.id)});
 	let generating = {

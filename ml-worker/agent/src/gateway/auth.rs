@@ -28,10 +28,19 @@ pub fn parse_account(text: &str) -> Option<AccountId> {
 	parse_hash(text).map(AccountId::from).or_else(|| AccountId::from_ss58check(text).ok())
 }
 
-/// The issued keys: a file with lines `KEY ACCOUNT`, read again when it changes.
+/// Whose key it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Owner {
+	/// A Developer's, who pays on chain.
+	Developer(AccountId),
+	/// Somebody's whom the operator serves with its own engines: nothing is recorded, paid or verified.
+	Local,
+}
+
+/// The issued keys: a file with lines `KEY ACCOUNT` or `KEY local`, read again when it changes.
 pub struct ApiKeys {
 	path: Option<PathBuf>,
-	held: Mutex<(Option<SystemTime>, HashMap<[u8; 32], AccountId>)>,
+	held: Mutex<(Option<SystemTime>, HashMap<[u8; 32], Owner>)>,
 }
 
 impl ApiKeys {
@@ -55,19 +64,24 @@ impl ApiKeys {
 			if line.is_empty() || line.starts_with('#') {
 				continue;
 			}
-			let pair = line.split_once(char::is_whitespace).and_then(|(k, a)| Some((k, parse_account(a.trim())?)));
-			let Some((key, account)) = pair else {
-				return Err(Error::Settings(format!("{}, line {}: expected KEY ACCOUNT", path.display(), number + 1)));
+			let owner = |text: &str| match text {
+				"local" => Some(Owner::Local),
+				account => parse_account(account).map(Owner::Developer),
+			};
+			let pair = line.split_once(char::is_whitespace).and_then(|(k, o)| Some((k, owner(o.trim())?)));
+			let Some((key, owner)) = pair else {
+				let line = number + 1;
+				return Err(Error::Settings(format!("{}, line {line}: expected KEY ACCOUNT or KEY local", path.display())));
 			};
 			// Hashed, so that a look-up takes the same time for every wrong key.
-			keys.insert(blake2_256(key.as_bytes()), account);
+			keys.insert(blake2_256(key.as_bytes()), owner);
 		}
 		*held = (Some(changed), keys);
 		Ok(())
 	}
 
-	/// The Developer who holds the key.
-	pub fn developer(&self, key: &str) -> Option<AccountId> {
+	/// Who holds the key.
+	pub fn owner(&self, key: &str) -> Option<Owner> {
 		if let Err(e) = self.refresh() {
 			tracing::warn!("API keys: {e}");
 		}
@@ -94,6 +108,8 @@ pub struct SignedAsk {
 pub enum Payment {
 	/// By a Developer whose API key this is.
 	Key(AccountId),
+	/// By nobody: the operator's own engines answer, and nothing is recorded.
+	Local,
 	/// As the Developer signed.
 	Signed(SignedAsk),
 }
@@ -117,9 +133,12 @@ impl Payment {
 			return signed().map(Payment::Signed).ok_or_else(|| ApiError::unauthorized("unreadable signature headers"));
 		}
 		let key = text("authorization").and_then(|v| v.strip_prefix("Bearer ")).map(str::trim);
-		let developer = key.and_then(|key| keys.developer(key));
-		developer
-			.map(Payment::Key)
+		let owner = key.and_then(|key| keys.owner(key));
+		owner
+			.map(|owner| match owner {
+				Owner::Developer(developer) => Payment::Key(developer),
+				Owner::Local => Payment::Local,
+			})
 			.ok_or_else(|| ApiError::unauthorized("a valid API key is needed: Authorization: Bearer KEY"))
 	}
 }
@@ -179,18 +198,21 @@ mod tests {
 	fn key_should_name_its_developer_also_after_the_file_changed() {
 		let dir = tempfile::tempdir().unwrap();
 		let path = dir.path().join("keys");
-		std::fs::write(&path, format!("# issued\nsk-one 0x{}\n", "01".repeat(32))).unwrap();
+		std::fs::write(&path, format!("# issued\nsk-one 0x{}\nsk-own local\n", "01".repeat(32))).unwrap();
 		let keys = ApiKeys::open(Some(path.clone())).unwrap();
-		assert_eq!(keys.developer("sk-one"), Some(AccountId::from([1; 32])));
-		assert_eq!(keys.developer("sk-two"), None);
+		let developer = |byte| Some(Owner::Developer(AccountId::from([byte; 32])));
+		assert_eq!(keys.owner("sk-one"), developer(1));
+		assert_eq!(keys.owner("sk-own"), Some(Owner::Local));
+		assert_eq!(keys.owner("sk-two"), None);
 		let pay = |auth: &str| Payment::from_headers(&headers(&[("authorization", auth.into())]), &keys);
 		assert_eq!(pay("Bearer sk-one").unwrap(), Payment::Key(AccountId::from([1; 32])));
+		assert_eq!(pay("Bearer sk-own").unwrap(), Payment::Local);
 		assert_eq!(pay("Bearer wrong").unwrap_err().status, 401);
 		std::fs::write(&path, format!("sk-two {}\n", "02".repeat(32))).unwrap();
 		let later = SystemTime::now() + std::time::Duration::from_secs(5);
 		std::fs::File::options().write(true).open(&path).unwrap().set_modified(later).unwrap();
-		assert_eq!(keys.developer("sk-two"), Some(AccountId::from([2; 32])));
-		assert_eq!(keys.developer("sk-one"), None);
+		assert_eq!(keys.owner("sk-two"), developer(2));
+		assert_eq!(keys.owner("sk-one"), None);
 	}
 
 	#[test]

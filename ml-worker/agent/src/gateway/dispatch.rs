@@ -128,6 +128,7 @@ async fn reserve(
 	let (developer, is_by_key) = match payment {
 		Payment::Key(developer) => (developer, true),
 		Payment::Signed(signed) => (&signed.developer, false),
+		Payment::Local => return Err(ApiError::payment("a key issued as `local` pays for nothing on the network")),
 	};
 	let view: PayerView = app
 		.api
@@ -150,6 +151,7 @@ async fn reserve(
 			}
 			(app.sequences.reserve(view.index, view.next_sequence)?, rand::random(), max_cost_micro)
 		},
+		Payment::Local => return Err(ApiError::payment("a key issued as `local` pays for nothing on the network")),
 		Payment::Signed(SignedAsk { sequence, salt, max_cost_micro: signed, .. }) => {
 			if *signed < max_cost_micro {
 				return Err(ApiError::payment(format!("it may cost {max_cost_micro} millionths, but {signed} were signed")));

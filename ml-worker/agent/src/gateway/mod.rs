@@ -4,11 +4,13 @@
 //! - [`draw`]: who executes.
 //! - [`dispatch`]: reserves a number, asks candidates in turn, and queues the start.
 //! - [`relay`]: the answer on its way to the client.
+//! - [`plain`]: answers without the network, for the operator's own.
 //! - [`error`]: what clients get instead.
 
 pub mod auth;
 pub mod dispatch;
 pub mod draw;
 pub mod error;
+pub mod plain;
 pub mod relay;
 pub mod request;

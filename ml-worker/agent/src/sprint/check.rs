@@ -24,7 +24,7 @@ use pacer_types::{
 use rand::{seq::SliceRandom, Rng};
 
 use crate::{
-	engine::{Engines, RaceStart},
+	engine::{Engines, Need, RaceStart},
 	error::{Error, Result},
 	wire::to_hex,
 };
@@ -100,8 +100,8 @@ impl Recompute {
 		match self {
 			// Without engines the reference looks at a few.
 			Recompute::Reference | Recompute::Now(_) => true,
-			Recompute::WhenIdle(engines) if engines.healthy() == 0 => rules.preset == Preset::Dev,
-			Recompute::WhenIdle(engines) => engines.has_idle(),
+			Recompute::WhenIdle(engines) if engines.able(Need::Race) == 0 => rules.preset == Preset::Dev,
+			Recompute::WhenIdle(engines) => engines.has_idle(Need::Race),
 		}
 	}
 
@@ -123,7 +123,7 @@ impl Recompute {
 			Recompute::Now(engines) => {
 				// Two are enough to see that the fault is not one engine's, and leave time for the reference.
 				let mut tried = Vec::new();
-				while let Some(lease) = engines.lease_another(&tried).filter(|_| tried.len() < MAX_ENGINES) {
+				while let Some(lease) = engines.lease_another(Need::Race, &tried).filter(|_| tried.len() < MAX_ENGINES) {
 					match lease.engine().race_verify(&race, nonces, limit).await {
 						Ok(judged) => return Ok(judged),
 						Err(e) => why = e,
@@ -134,8 +134,8 @@ impl Recompute {
 					return Err(why);
 				}
 			}
-			Recompute::WhenIdle(engines) if engines.healthy() > 0 => {
-				let lease = engines.lease_idle().ok_or_else(|| Error::engine("all are busy"))?;
+			Recompute::WhenIdle(engines) if engines.able(Need::Race) > 0 => {
+				let lease = engines.lease_idle(Need::Race).ok_or_else(|| Error::engine("all are busy"))?;
 				return lease.engine().race_verify(&race, nonces, limit).await;
 			}
 			Recompute::WhenIdle(_) => {}

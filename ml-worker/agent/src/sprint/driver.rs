@@ -14,7 +14,7 @@ use pacer_types::{views::SprintView, AccountId, DutyCall, DutyHeader, EpochIndex
 
 use crate::{
 	chain::{Api, View, VALIDITY_SLOTS},
-	engine::{Engine, Engines, RaceStart},
+	engine::{Engine, Engines, Need, RaceStart},
 	error::{Error, Refusal, Result},
 	keys::KeyPair,
 	sprint::{check::Rules, list::NonceList},
@@ -110,7 +110,7 @@ impl Driver {
 	async fn collect(&mut self) -> Result<()> {
 		let Some(race) = self.race.as_mut() else { return Ok(()) };
 		let slots = self.engines.all();
-		let visits = slots.iter().enumerate().filter(|(_, s)| s.is_healthy()).map(|(i, slot)| {
+		let visits = slots.iter().enumerate().filter(|(_, s)| s.can(Need::Race)).map(|(i, slot)| {
 			let base = (i as u64) << RANGE_BITS;
 			let resume = race.list.largest_in(base..base.saturating_add(1 << RANGE_BITS)).map_or(base, |n| n + 1);
 			let start = RaceStart { first_nonce: resume, ..race.start.clone() };
@@ -190,7 +190,7 @@ impl Driver {
 	/// Ends the race: engines stop, the list stays on disk.
 	async fn finish(&mut self, view: &View) -> Result<()> {
 		let Some(race) = self.race.take() else { return Ok(()) };
-		for slot in self.engines.all().iter().filter(|s| s.is_healthy()) {
+		for slot in self.engines.all().iter().filter(|s| s.can(Need::Race)) {
 			if let Err(e) = slot.engine.race_stop().await {
 				tracing::debug!("engine {}: {e}", slot.engine.url());
 			}

@@ -83,6 +83,7 @@ impl FakeEngine {
 		let engine = Self { state: Arc::new(Mutex::new(state)), address: listener.local_addr().unwrap() };
 		let router = Router::new()
 			.route("/health", get(|| async { "{}" }))
+			.route("/v1/models", get(models))
 			.route("/sprint/start", post(race_start))
 			.route("/sprint/stop", post(race_stop))
 			.route("/sprint/status", get(race_status))
@@ -149,6 +150,10 @@ impl FakeEngine {
 		let mut state = self.lock();
 		(state.race, state.found, state.hidden) = (None, vec![], vec![]);
 	}
+}
+
+async fn models() -> Json<Value> {
+	Json(json!({"object": "list", "data": [{"id": MODEL, "object": "model", "pacer": {"weights_hash": "0x05"}}]}))
 }
 
 async fn race_start(State(engine): State<FakeEngine>, Json(start): Json<RaceStart>) -> Json<Value> {

@@ -24,14 +24,19 @@ pub use engine::{FakeEngine, Judging, Mode};
 
 /// What an agent's services share, over a fake chain; `dir` keeps its data.
 pub async fn app(chain: &FakeChain, host: usize, engines: &[&FakeEngine], dir: &std::path::Path) -> Arc<App> {
+	let urls: Vec<String> = engines.iter().map(|e| e.url()).collect();
+	app_with(chain, host, &urls, dir).await
+}
+
+/// The same, with engines by their URLs.
+pub async fn app_with(chain: &FakeChain, host: usize, urls: &[String], dir: &std::path::Path) -> Arc<App> {
 	let key = chain.key(host);
 	let data = Arc::new(DataDir::open(dir, &key.public()).unwrap());
 	let http = crate::run::http_client().unwrap();
-	let urls: Vec<String> = engines.iter().map(|e| e.url()).collect();
-	let engines = Engines::new(&urls, &http);
+	let engines = Engines::new(urls, &http);
 	engines.check().await;
 	let keys_file = dir.join(format!("keys-{host}"));
-	std::fs::write(&keys_file, format!("sk-test {}\n", "4d".repeat(32))).unwrap();
+	std::fs::write(&keys_file, format!("sk-test {}\nsk-own local\n", "4d".repeat(32))).unwrap();
 	let queues = Arc::new(Queues::open(&data).unwrap());
 	let (_, head) = tokio::sync::watch::channel(Some(Arc::new(chain.view(host))));
 	Arc::new(App {

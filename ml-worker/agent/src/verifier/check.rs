@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
 	app::App,
 	chain::View,
-	engine::VerifyRequest,
+	engine::{Need, VerifyRequest},
 	signing::Parts,
 	store::bundles::Bundle,
 	wire::{parse_hash, read_json, to_hex},
@@ -62,8 +62,8 @@ pub enum Outcome {
 /// Checks one inference.
 pub async fn check(app: &App, view: &View, inference: &InferenceView) -> Outcome {
 	let Some(finish) = &inference.finish else { return Outcome::Unable("it is not finished".into()) };
-	if app.engines.healthy() == 0 {
-		return Outcome::Unable("no engine is there".into());
+	if app.engines.able(Need::Verify) == 0 {
+		return Outcome::Unable(app.engines.why_unable(Need::Verify));
 	}
 	let bundle = match fetch(app, view, inference).await {
 		Ok(bundle) => bundle,
@@ -74,7 +74,7 @@ pub async fn check(app: &App, view: &View, inference: &InferenceView) -> Outcome
 		return Outcome::Judged(Verdict::Fraud);
 	}
 	let Ok(request) = serde_json::from_str(&bundle.request) else { return Outcome::Judged(Verdict::Fraud) };
-	let Some(lease) = app.engines.lease() else { return Outcome::Unable("no engine is there".into()) };
+	let Some(lease) = app.engines.lease(Need::Verify) else { return Outcome::Unable(app.engines.why_unable(Need::Verify)) };
 	let ask = VerifyRequest {
 		artifact: bundle.artifact,
 		artifact_hash: to_hex(finish.artifact),

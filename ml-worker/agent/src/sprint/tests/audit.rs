@@ -7,7 +7,7 @@ use pacer_types::{DutyCall, Phase, Rejection};
 
 use super::{challenge, engines, no_engines, with_fake, World, RACE};
 use crate::{
-	engine::Engines,
+	engine::{Engines, Need},
 	error::Refusal,
 	run::http_client,
 	sprint::{
@@ -125,7 +125,7 @@ async fn second_engine_should_be_asked_when_the_first_fails() {
 	let limit = Duration::from_secs(10);
 	let judged = recompute.judge(&world.rules, &world.chain.account(1), &nonces, limit).await.unwrap();
 	assert_eq!((judged, second.judged()), (vec![true; 20], nonces));
-	assert!(engines.has_idle(), "no lease is kept");
+	assert!(engines.has_idle(Need::Race), "no lease is kept");
 }
 
 #[tokio::test]
@@ -214,7 +214,7 @@ async fn fake_should_be_challenged_late_when_it_is_found_late() {
 	engine.set_fakes(&fakes);
 	world.chain.begin(RACE + 1);
 	world.chain.enter(Phase::Inference);
-	let lease = engines.lease();
+	let lease = engines.lease(Need::Race);
 	world.settle(&mut auditor).await;
 	assert_eq!(world.said(0), [], "an engine that serves is left alone");
 	drop(lease);
