@@ -7,6 +7,8 @@ use pacer_artifact::sampler::{Sampler, Scratch, Vocabulary};
 use pacer_artifact::{row, Constraint, FinishReason};
 use tokio::sync::mpsc::UnboundedSender;
 
+const UNREADABLE: &str = "the logits are not a distribution";
+
 /// See the module's header.
 pub struct Answer {
     sampler: Sampler,
@@ -89,17 +91,23 @@ impl Answer {
             Some(grammar) => Some(grammar.mask().map_err(|error| failed(&error))?),
             None => None,
         };
-        let id = self.sampler.sample(row, mask, scratch).map_err(|error| failed(&error))?;
+        // Recorded in the same look at the row.
+        let chosen = match self.record {
+            true => self.sampler.sample_and_record(row, mask, scratch),
+            false => self.sampler.sample(row, mask, scratch).map(|id| (id, None)),
+        };
+        let (id, position) = chosen.map_err(|error| failed(&error))?;
+        if self.record && position.is_none() {
+            return Err(failed(&UNREADABLE));
+        }
         if let Some(grammar) = &mut self.grammar {
             grammar.accept(id).map_err(|error| failed(&error))?;
         }
-        let unreadable = || failed(&"the logits are not a distribution");
-        let position = if self.record { Some(row::record(row, id).ok_or_else(unreadable)?) } else { None };
         self.sampler.accept(id);
         let ended = self.sampler.ends_with(id);
         // An end token is no part of the text, so it has no entry beside it.
         let logprobs = match self.top_logprobs.filter(|_| ended.is_none()) {
-            Some(count) => Some(log_probs(row, id, count).ok_or_else(unreadable)?),
+            Some(count) => Some(log_probs(row, id, count).ok_or_else(|| failed(&UNREADABLE))?),
             None => None,
         };
         let whole = match ended {

@@ -20,6 +20,7 @@ extern crate alloc;
 
 pub mod artifact;
 pub mod bounded;
+mod cpu;
 pub mod judge;
 pub mod params;
 pub mod position;

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use crate::position::{Candidate, LogProb, Position, TokenId, TOP};
 
 /// Elements looked at together; small enough to stay in the first cache level between the three looks.
-const CHUNK: usize = 1024;
+pub(crate) const CHUNK: usize = 1024;
 const LANES: usize = 16;
 
 /// What one pass finds out about a row.
@@ -47,68 +47,204 @@ pub(crate) fn exp_fast(x: f32) -> f32 {
 	}
 }
 
+// The loops below count by index over arrays: iterator adapters are not inlined into code for newer processors.
+
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+	// A comparison with NaN is false, so NaN never becomes the maximum.
+	if b > a {
+		b
+	} else {
+		a
+	}
+}
+
+#[inline(always)]
 fn chunk_max(chunk: &[f32]) -> f32 {
-	let mut lanes = [f32::NEG_INFINITY; LANES];
-	let blocks = chunk.chunks_exact(LANES);
-	let tail = blocks.remainder();
-	for block in blocks {
-		for (lane, &v) in lanes.iter_mut().zip(block) {
-			// A comparison with NaN is false, so NaN never becomes the maximum.
-			*lane = if v > *lane { v } else { *lane };
+	let mut lanes = [f32::NEG_INFINITY; 4 * LANES];
+	let (blocks, tail) = chunk.as_chunks::<{ 4 * LANES }>();
+	let mut at = 0;
+	while at < blocks.len() {
+		let block = &blocks[at];
+		let mut i = 0;
+		while i < 4 * LANES {
+			lanes[i] = larger(lanes[i], block[i]);
+			i += 1;
 		}
+		at += 1;
 	}
-	let best = |a: f32, &b: &f32| if b > a { b } else { a };
-	tail.iter().fold(lanes.iter().fold(f32::NEG_INFINITY, best), best)
+	let mut best = f32::NEG_INFINITY;
+	let mut i = 0;
+	while i < 4 * LANES {
+		best = larger(best, lanes[i]);
+		i += 1;
+	}
+	let mut i = 0;
+	while i < tail.len() {
+		best = larger(best, tail[i]);
+		i += 1;
+	}
+	best
 }
 
-fn chunk_sum(chunk: &[f32], max: f32) -> f64 {
+/// Sum of exp((v - max) * scale) over the logits from `floor` up: sixteen lanes, added in order, then the rest.
+#[inline(always)]
+fn chunk_sum(chunk: &[f32], max: f32, scale: f32, floor: f32) -> f64 {
+	let term = |v: f32| if v < floor { 0.0 } else { exp_fast((v - max) * scale) };
 	let mut lanes = [0f32; LANES];
-	let blocks = chunk.chunks_exact(LANES);
-	let tail = blocks.remainder();
-	for block in blocks {
-		for (lane, &v) in lanes.iter_mut().zip(block) {
-			*lane += exp_fast(v - max);
+	let (blocks, tail) = chunk.as_chunks::<LANES>();
+	let mut at = 0;
+	while at < blocks.len() {
+		let block = &blocks[at];
+		let mut i = 0;
+		while i < LANES {
+			lanes[i] += term(block[i]);
+			i += 1;
 		}
+		at += 1;
 	}
-	let tail: f32 = tail.iter().map(|&v| exp_fast(v - max)).sum();
-	lanes.iter().map(|&v| f64::from(v)).sum::<f64>() + f64::from(tail)
+	let mut sum = 0.0;
+	let mut i = 0;
+	while i < LANES {
+		sum += f64::from(lanes[i]);
+		i += 1;
+	}
+	let mut rest = 0f32;
+	let mut i = 0;
+	while i < tail.len() {
+		rest += term(tail[i]);
+		i += 1;
+	}
+	sum + f64::from(rest)
 }
 
-fn insert(top: &mut [(u32, f32); TOP], id: u32, logit: f32) {
-	// Ids come in ascending order, so an equal logit goes behind.
-	let Some(at) = top.iter().position(|&(_, other)| logit > other) else { return };
-	top[at..].rotate_right(1);
-	top[at] = (id, logit);
+/// What one look at a row tells.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+	/// The largest logit.
+	pub max: f32,
+	/// Sum of the exponentials relative to it. NaN if the row holds NaN or infinity.
+	pub sum: f64,
+}
+
+crate::cpu::by_cpu! {
+	/// Largest logit, sum, and the largest of every chunk.
+	///
+	/// Sixteen lanes of single precision inside a chunk, double precision across chunks, on every processor: the same
+	/// bits everywhere.
+	pub(crate) fn look(row: &[f32], highs: &mut Vec<f32>) -> Look = look_body;
+}
+
+#[inline(always)]
+fn look_body(row: &[f32], highs: &mut Vec<f32>) -> Look {
+	highs.clear();
+	let mut look = Look { max: f32::NEG_INFINITY, sum: 0.0 };
+	for chunk in row.chunks(CHUNK) {
+		let high = chunk_max(chunk);
+		highs.push(high);
+		if high > look.max {
+			look.sum *= libm::exp(f64::from(look.max) - f64::from(high));
+			look.max = high;
+		}
+		if look.max > f32::NEG_INFINITY {
+			look.sum += chunk_sum(chunk, look.max, 1.0, f32::NEG_INFINITY);
+		}
+	}
+	look
+}
+
+crate::cpu::by_cpu! {
+	/// The largest of every chunk.
+	pub(crate) fn highs(row: &[f32], highs: &mut Vec<f32>) -> () = highs_body;
+}
+
+#[inline(always)]
+fn highs_body(row: &[f32], highs: &mut Vec<f32>) {
+	highs.clear();
+	highs.extend(row.chunks(CHUNK).map(chunk_max));
+}
+
+crate::cpu::by_cpu! {
+	/// The largest logit.
+	pub(crate) fn largest(row: &[f32]) -> f32 = chunk_max;
+}
+
+crate::cpu::by_cpu! {
+	/// Sum of exp((v - max) * scale) over the logits from `floor` up. Good for rows without NaN.
+	pub(crate) fn heated_sum(row: &[f32], max: f32, scale: f32, floor: f32) -> f64 = heated_sum_body;
+}
+
+#[inline(always)]
+fn heated_sum_body(row: &[f32], max: f32, scale: f32, floor: f32) -> f64 {
+	let mut sum = 0.0;
+	for chunk in row.chunks(CHUNK) {
+		sum += chunk_sum(chunk, max, scale, floor);
+	}
+	sum
+}
+
+/// What a look at the whole row says of its first `len` tokens. The sum is NaN if it cannot be told from it.
+pub(crate) fn shorten(look: Look, row: &[f32], len: usize, highs: &mut Vec<f32>) -> Look {
+	if len == row.len() {
+		return look;
+	}
+	highs.truncate(len.div_ceil(CHUNK));
+	if let Some(last) = highs.last_mut() {
+		*last = chunk_max(&row[(len - 1) / CHUNK * CHUNK..len]);
+	}
+	let rest = chunk_sum(&row[len..], look.max, 1.0, f32::NEG_INFINITY);
+	let sum = if rest <= look.sum * 0.1 { look.sum - rest } else { f64::NAN };
+	Look { sum, ..look }
+}
+
+/// The most likely tokens, by the largest of every chunk.
+fn top(row: &[f32], highs: &[f32]) -> [(u32, f32); TOP] {
+	let mut best = [f32::NEG_INFINITY; TOP];
+	for &high in highs {
+		if let Some(at) = best.iter().position(|&other| high > other) {
+			best[at..].rotate_right(1);
+			best[at] = high;
+		}
+	}
+	// As many tokens as there are chunks with such a maximum are at least as likely.
+	let bar = best[TOP - 1];
+	let mut top = [(u32::MAX, f32::NEG_INFINITY); TOP];
+	for (index, chunk) in row.chunks(CHUNK).enumerate() {
+		if highs[index] < bar {
+			continue;
+		}
+		for (block, sixteen) in chunk.chunks(LANES).enumerate() {
+			let bar = if bar > top[TOP - 1].1 { bar } else { top[TOP - 1].1 };
+			if sixteen.iter().fold(false, |any, &v| any | (v >= bar)) {
+				for (i, &logit) in sixteen.iter().enumerate() {
+					// Ids come in ascending order, so an equal logit goes behind.
+					if let Some(at) = top.iter().position(|&(_, other)| logit > other) {
+						top[at..].rotate_right(1);
+						top[at] = ((index * CHUNK + block * LANES + i) as u32, logit);
+					}
+				}
+			}
+		}
+	}
+	top
+}
+
+/// The statistics of a row that was looked at as a whole; `None` as for [`stats`].
+pub(crate) fn stats_of(look: &Look, row: &[f32], highs: &[f32]) -> Option<RowStats> {
+	if row.len() > TokenId::LIMIT as usize || look.max == f32::INFINITY || !look.sum.is_finite() {
+		return None;
+	}
+	let top = top(row, highs);
+	let whole = top[TOP - 1].1 > f32::NEG_INFINITY;
+	whole.then(|| RowStats { log_sum_exp: f64::from(look.max) + libm::log(look.sum), top })
 }
 
 /// Reads a row. `None` if it has fewer than [`TOP`] tokens with finite logits, infinite or NaN values beside minus
 /// infinity, or more tokens than 24 bits can count.
 pub fn stats(row: &[f32]) -> Option<RowStats> {
-	if row.len() > TokenId::LIMIT as usize {
-		return None;
-	}
-	let mut top = [(u32::MAX, f32::NEG_INFINITY); TOP];
-	let mut max = f32::NEG_INFINITY;
-	let mut sum = 0f64;
-	for (index, chunk) in row.chunks(CHUNK).enumerate() {
-		let high = chunk_max(chunk);
-		if high > top[TOP - 1].1 {
-			for (i, &logit) in chunk.iter().enumerate() {
-				if logit > top[TOP - 1].1 {
-					insert(&mut top, (index * CHUNK + i) as u32, logit);
-				}
-			}
-		}
-		if high > max {
-			sum *= libm::exp(f64::from(max) - f64::from(high));
-			max = high;
-		}
-		if max > f32::NEG_INFINITY {
-			sum += chunk_sum(chunk, max);
-		}
-	}
-	let whole = max < f32::INFINITY && sum.is_finite() && top[TOP - 1].1 > f32::NEG_INFINITY;
-	whole.then(|| RowStats { log_sum_exp: f64::from(max) + libm::log(sum), top })
+	let mut highs = Vec::new();
+	let look = look(row, &mut highs);
+	stats_of(&look, row, &highs)
 }
 
 /// Number of tokens before `chosen` by (logit descending, id ascending).
@@ -122,7 +258,11 @@ pub fn rank(row: &[f32], chosen: u32) -> Option<u32> {
 /// Records the choice of `chosen` from a row of raw logits. `None` if the row cannot be read (see [`stats`]) or does not
 /// hold the token.
 pub fn record(row: &[f32], chosen: u32) -> Option<Position> {
-	let stats = stats(row)?;
+	record_with(&stats(row)?, row, chosen)
+}
+
+/// [`record`] of a row whose statistics are known.
+pub(crate) fn record_with(stats: &RowStats, row: &[f32], chosen: u32) -> Option<Position> {
 	let candidate =
 		|id: u32, logit: f32| Some(Candidate { id: TokenId::new(id)?, lp: LogProb::from_nats(stats.log_prob(logit)) });
 	let mut top = Vec::with_capacity(TOP);
@@ -166,6 +306,29 @@ mod tests {
 			prop_assert_eq!(u32::from(position.rank()), place.min(255));
 			prop_assert!(position.is_plausible());
 		}
+	}
+
+	#[test]
+	fn rows_should_read_the_same_on_every_processor() {
+		let mut state = 7u64;
+		for len in [5, 63, 64, 1023, 1024, 1025, 4999, 20_000] {
+			let row: Vec<f32> = (0..len)
+				.map(|_| {
+					state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+					((state >> 33) as f32 / (1u64 << 27) as f32).powi(3) - 9.0
+				})
+				.collect();
+			let (mut chosen, mut plain) = (Vec::new(), Vec::new());
+			let (a, b) = (look(&row, &mut chosen), look_body(&row, &mut plain));
+			assert_eq!((a.max.to_bits(), a.sum.to_bits(), &chosen), (b.max.to_bits(), b.sum.to_bits(), &plain));
+			let (a, b) = (heated_sum(&row, a.max, 1.4, -3.0), heated_sum_body(&row, a.max, 1.4, -3.0));
+			assert_eq!(a.to_bits(), b.to_bits());
+			assert_eq!(largest(&row), a_largest(&row));
+		}
+	}
+
+	fn a_largest(row: &[f32]) -> f32 {
+		row.iter().copied().fold(f32::NEG_INFINITY, f32::max)
 	}
 
 	#[test]

@@ -56,10 +56,13 @@ proptest! {
 		spread in prop_oneof![Just(0.0), Just(0.5), Just(3.0), Just(12.0)], masked in prop::bool::weighted(0.2),
 	) {
 		let mut rng = ChaCha8Rng::seed_from_u64(seed);
-		let mut sampler = Sampler::new(params, SamplingKey([seed as u8; 32]), vocabulary(vocab), &[1, 4, 4]).unwrap();
+		// Padding, too, that is no candidate yet part of the raw distribution.
+		let vocabulary = Vocabulary { usable: vocab - vocab / 40, ..vocabulary(vocab) };
+		let mut sampler = Sampler::new(params, SamplingKey([seed as u8; 32]), vocabulary, &[1, 4, 4]).unwrap();
 		let mut scratch = Scratch::default();
 		let mask = masked.then(|| {
 			let mut mask = TokenMask::none(vocab);
+			mask.allow(0);
 			(0..vocab as u32 / 2 + 1).for_each(|_| mask.allow(rng.next_u32() % vocab as u32));
 			mask
 		});
@@ -68,6 +71,8 @@ proptest! {
 			let fast = sampler.sample(&row, mask.as_ref(), &mut scratch).unwrap();
 			prop_assert_eq!(Ok(fast), sampler.sample_plainly(&row, mask.as_ref()));
 			prop_assert!(mask.as_ref().is_none_or(|m| m.allows(fast)));
+			let recorded = sampler.sample_and_record(&row, mask.as_ref(), &mut scratch).unwrap();
+			prop_assert_eq!(recorded, (fast, pacer_artifact::row::record(&row, fast)));
 			// The same row again, judged: our own choice is right by any tolerance.
 			for delta in [1e-6, 0.01, 1.0] {
 				let margin = sampler.margin(&row, mask.as_ref(), fast, delta, &mut scratch).unwrap();
@@ -139,6 +144,35 @@ fn margin_should_be_hard_when_the_choice_was_filtered_away() {
 	let forced = SamplingParams { allowed: token_ids(&[7]), ..Default::default() };
 	let sampler = Sampler::new(forced, SamplingKey([1; 32]), vocabulary(100), &[]).unwrap();
 	assert!(!sampler.margin(&row, None, 7, 0.01, &mut scratch).unwrap().informative);
+}
+
+#[test]
+fn fast_sampler_should_equal_the_plain_one_when_logits_are_odd() {
+	let mut scratch = Scratch::default();
+	let odd = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, -0.0, 0.0, 1e-42, -1e-42, 1.0, 1.0 + f32::EPSILON];
+	let mut rng = ChaCha8Rng::seed_from_u64(4);
+	for case in 0..600u32 {
+		let vocab = [12, 700, 2500][case as usize % 3];
+		let few = 1 + rng.next_u32() as usize % odd.len();
+		let mut row: Vec<f32> = (0..vocab).map(|_| odd[rng.next_u32() as usize % few]).collect();
+		row[5] = 0.5;
+		let params = SamplingParams {
+			temperature: Real::new([0.0, 1.0, 0.01, 100.0][case as usize / 3 % 4]),
+			top_p: Real::new([1.0, 0.5][case as usize / 12 % 2]),
+			top_k: [None, Some(3)][case as usize / 24 % 2],
+			min_p: Real::new([0.0, 0.1][case as usize / 48 % 2]),
+			repetition_penalty: Real::new([1.0, 1e-3][case as usize / 96 % 2]),
+			logit_bias: Capped::new(vec![(TokenId::new(5).unwrap(), Real::new(7.5))]).unwrap(),
+			bad_words: Capped::new(vec![token_ids(&[7]).unwrap()]).unwrap(),
+			min_tokens: case % 2,
+			..Default::default()
+		};
+		let sampler = Sampler::new(params.clone(), SamplingKey([case as u8; 32]), vocabulary(vocab), &[5, 9]).unwrap();
+		assert_eq!(sampler.sample(&row, None, &mut scratch), sampler.sample_plainly(&row, None), "{case} {params:?}");
+		let plain = SamplingParams { logit_bias: Capped::default(), bad_words: Capped::default(), min_tokens: 0, ..params };
+		let sampler = Sampler::new(plain, SamplingKey([case as u8; 32]), vocabulary(vocab), &[5, 9]).unwrap();
+		assert_eq!(sampler.sample(&row, None, &mut scratch), sampler.sample_plainly(&row, None), "{case}");
+	}
 }
 
 #[test]

@@ -93,7 +93,8 @@ impl Replay {
             .sampler
             .margin(row, mask, position.token(), delta, &mut self.scratch)
             .map_err(|error| broken(&error.to_string()))?;
-        let stats = row::stats(row).ok_or_else(|| broken("logits that are no distribution"))?;
+        let stats = self.scratch.take_stats().or_else(|| row::stats(row));
+        let stats = stats.ok_or_else(|| broken("logits that are no distribution"))?;
         self.evidence.add_choice(&margin);
         // Ids were checked against the vocabulary, whose size the sampler compared with the row's.
         let own = |id: u32| row.get(id as usize).map_or(f64::NEG_INFINITY, |&logit| stats.log_prob(logit));

@@ -9,9 +9,10 @@
 use alloc::vec::Vec;
 
 use super::{
-	largest, largest_score,
+	largest_score,
 	noise::{gumbel, Noise},
-	select::{best, Mass, Ranked, NO_FLOOR},
+	select::{Mass, Ranked, NO_FLOOR},
+	view::View,
 	SampleError, Sampler, Scratch, TokenMask, SCORED_FIRST,
 };
 
@@ -43,44 +44,44 @@ impl Sampler {
 		delta: f64,
 		scratch: &mut Scratch,
 	) -> Result<Margin, SampleError> {
-		let possible = self.prepare(row, mask, &mut scratch.x)?;
-		let Scratch { x, list } = scratch;
-		let informative = possible > 1;
-		let own = x.get(chosen as usize).copied().unwrap_or(f64::NEG_INFINITY);
+		let (look, copied) = self.look(row, mask, scratch, true)?;
+		let view = self.view(row, look, copied, scratch);
+		let mut list = Vec::new();
+		view.best(NO_FLOOR, 2, &mut list);
+		let informative = list.len() > 1;
+		let own = view.x(chosen);
 		if own == f64::NEG_INFINITY {
 			return Ok(Margin { logits: f64::INFINITY, hard: true, informative });
 		}
 		if self.params.is_greedy() {
-			return Ok(Margin { logits: largest(x) - own, hard: false, informative });
+			return Ok(Margin { logits: view.largest() - own, hard: false, informative });
 		}
-		self.heat(x);
 		let temperature = self.params.temperature.get();
-		let own = own / temperature;
-		let cuts = self.cuts(x, delta / temperature);
+		let cuts = self.cuts(&view, delta / temperature);
 		let mut noise = Noise::new(&self.key, self.output.len() as u64);
-		best(x, cuts.sure, SCORED_FIRST, list);
-		let lead = largest_score(x, cuts.sure, list, list.len() < SCORED_FIRST, &mut noise);
+		view.best(cuts.sure, SCORED_FIRST, &mut list);
+		let lead = largest_score(&view, cuts.sure, &list, list.len() < SCORED_FIRST, &mut noise);
 		let score = own + gumbel(noise.word(chosen));
 		let behind = lead.map_or(0.0, |(_, lead)| (lead - score).max(0.0));
 		Ok(Margin { logits: behind * temperature, hard: own < cuts.possible, informative })
 	}
 
-	fn cuts(&self, x: &[f64], d: f64) -> Cuts {
-		let floor = self.floor(x);
+	fn cuts(&self, view: &View, d: f64) -> Cuts {
+		let floor = self.floor(view);
 		let mut cuts = match floor {
 			NO_FLOOR => Cuts { sure: NO_FLOOR, possible: NO_FLOOR },
 			floor => Cuts { sure: floor + d, possible: floor - d },
 		};
-		let mut ranked = Ranked::new(x, floor);
-		if let Some(k) = self.params.top_k.map(|k| k as usize).filter(|&k| k < x.len()) {
+		let mut ranked = Ranked::new(view, floor);
+		if let Some(k) = self.params.top_k.map(|k| k as usize).filter(|&k| k < view.len()) {
 			let mut list = Vec::new();
-			best(x, floor, k + 1, &mut list);
+			view.best(floor, k + 1, &mut list);
 			if list.len() > k {
 				cuts.sure = cuts.sure.max(list[k].1 + d);
 				cuts.possible = cuts.possible.max(list[k - 1].1 - d);
 				list.truncate(k);
 			}
-			ranked = Ranked::from_list(x, floor, list);
+			ranked = Ranked::from_list(view, floor, list);
 		}
 		let top_p = self.params.top_p.get();
 		if top_p < 1.0 {

@@ -8,11 +8,13 @@
 //! [`Sampler`] is one sequence's state; [`Scratch`] is memory that one thread lends to all its sequences. [`reference`]
 //! is the same function in the plainest form, [`margin`] the check of somebody else's choice.
 
+mod chacha;
 pub mod margin;
 pub mod mask;
 pub mod noise;
 pub mod reference;
 pub mod select;
+mod view;
 
 use alloc::{collections::BTreeMap, vec::Vec};
 
@@ -20,13 +22,15 @@ pub use margin::Margin;
 pub use mask::TokenMask;
 
 use self::{
-	noise::{first_word_reaching, gumbel, Noise},
-	select::{best, Ranked, Scored, NO_FLOOR},
+	noise::{first_word_reaching, gumbel, gumbel_at_most, Noise},
+	select::{Ranked, Scored, NO_FLOOR},
+	view::View,
 };
 use crate::{
 	params::{Constraint, ParamsError, SamplingParams},
-	position::{TokenId, TOP},
+	position::{Position, TokenId, TOP},
 	preimage::SamplingKey,
+	row::{self, RowStats},
 };
 
 /// Tokens scored before words of the rest are compared as integers.
@@ -68,8 +72,21 @@ impl core::error::Error for SampleError {}
 /// Memory reused between calls.
 #[derive(Default)]
 pub struct Scratch {
-	x: Vec<f64>,
-	list: Vec<Scored>,
+	/// The row without what is impossible or edited; not used when that is nothing.
+	row: Vec<f32>,
+	/// Largest value of every chunk of the row.
+	highs: Vec<f32>,
+	/// Tokens whose logit was changed, ascending.
+	edits: Vec<Scored>,
+	/// What was found out about the raw row on the way.
+	stats: Option<RowStats>,
+}
+
+impl Scratch {
+	/// Statistics of the raw row that was last sampled or checked with this memory, if they were found on the way.
+	pub fn take_stats(&mut self) -> Option<RowStats> {
+		self.stats.take()
+	}
 }
 
 /// The sampling state of one sequence.
@@ -123,95 +140,40 @@ impl Sampler {
 
 	/// Picks the next token. `row` are the raw logits, `mask` what the form allows.
 	pub fn sample(&self, row: &[f32], mask: Option<&TokenMask>, scratch: &mut Scratch) -> Result<u32, SampleError> {
-		self.prepare(row, mask, &mut scratch.x)?;
-		let Scratch { x, list } = scratch;
+		let (look, edits) = self.look(row, mask, scratch, false)?;
+		self.pick(&self.view(row, look, edits, scratch))
+	}
+
+	/// [`Self::sample`] and [`row::record`] of the choice at the price of little more than one of them. `None` in place of
+	/// the position if the row cannot be recorded.
+	pub fn sample_and_record(
+		&self,
+		row: &[f32],
+		mask: Option<&TokenMask>,
+		scratch: &mut Scratch,
+	) -> Result<(u32, Option<Position>), SampleError> {
+		let (look, edits) = self.look(row, mask, scratch, true)?;
+		let id = self.pick(&self.view(row, look, edits, scratch))?;
+		let stats = scratch.stats.take().or_else(|| row::stats(row));
+		Ok((id, stats.and_then(|stats| row::record_with(&stats, row, id))))
+	}
+
+	fn pick(&self, view: &View) -> Result<u32, SampleError> {
 		if self.params.is_greedy() {
-			return first_of_largest(x).ok_or(SampleError::NoCandidate);
+			return view.first_of_largest().ok_or(SampleError::NoCandidate);
 		}
-		self.heat(x);
-		let (floor, kept) = self.filter(x);
+		let (floor, kept) = self.filter(view);
 		let mut noise = Noise::new(&self.key, self.output.len() as u64);
 		match kept {
-			Some(kept) => largest_score(x, floor, &kept, true, &mut noise),
+			Some(kept) => largest_score(view, floor, &kept, true, &mut noise),
 			None => {
-				best(x, floor, SCORED_FIRST, list);
-				largest_score(x, floor, list, list.len() < SCORED_FIRST, &mut noise)
+				let mut list = Vec::new();
+				view.best(floor, SCORED_FIRST, &mut list);
+				largest_score(view, floor, &list, list.len() < SCORED_FIRST, &mut noise)
 			}
 		}
 		.map(|(id, _)| id)
 		.ok_or(SampleError::NoCandidate)
-	}
-
-	/// Writes z into `x`: masks, bias, penalties. Returns how many tokens are possible.
-	fn prepare(&self, row: &[f32], mask: Option<&TokenMask>, x: &mut Vec<f64>) -> Result<usize, SampleError> {
-		if row.len() != self.vocab.size || mask.is_some_and(|m| m.vocab() != self.vocab.size) {
-			return Err(SampleError::RowLength);
-		}
-		x.clear();
-		x.extend(row.iter().map(|&v| f64::from(if v.is_nan() { f32::NEG_INFINITY } else { v.min(f32::MAX) })));
-		self.apply_masks(mask, x);
-		let p = &self.params;
-		for (id, bias) in p.logit_bias.iter() {
-			edit(x, id.get(), |z| z + bias.get());
-		}
-		let repetition = p.repetition_penalty.get();
-		if repetition != 1.0 {
-			let penal = |z: f64| if z > 0.0 { z / repetition } else { z * repetition };
-			for &id in &self.prompt {
-				edit(x, id, penal);
-			}
-			for &id in self.counts.keys().filter(|id| self.prompt.binary_search(id).is_err()) {
-				edit(x, id, penal);
-			}
-		}
-		let (frequency, presence) = (p.frequency_penalty.get(), p.presence_penalty.get());
-		if frequency != 0.0 || presence != 0.0 {
-			for (&id, &count) in &self.counts {
-				edit(x, id, |z| z - frequency * f64::from(count) - presence);
-			}
-		}
-		match x.iter().map(|&v| usize::from(v > f64::NEG_INFINITY)).sum() {
-			0 => Err(SampleError::NoCandidate),
-			possible => Ok(possible),
-		}
-	}
-
-	fn apply_masks(&self, mask: Option<&TokenMask>, x: &mut [f64]) {
-		const NEVER: f64 = f64::NEG_INFINITY;
-		x[self.vocab.usable..].fill(NEVER);
-		if let Some(mask) = mask {
-			for (id, v) in x.iter_mut().enumerate() {
-				if !mask.allows(id as u32) {
-					*v = NEVER;
-				}
-			}
-		}
-		if let Some(allowed) = &self.params.allowed {
-			let mut next = allowed.iter().map(|id| id.get() as usize).peekable();
-			for (id, v) in x.iter_mut().enumerate() {
-				if next.next_if_eq(&id).is_none() {
-					*v = NEVER;
-				}
-			}
-		}
-		for word in self.params.bad_words.iter() {
-			if let Some((last, start)) = word.split_last() {
-				let tail = self.output.len().checked_sub(start.len()).map(|at| &self.output[at..]);
-				if tail.is_some_and(|t| t.iter().zip(start).all(|(a, b)| *a == b.get())) {
-					edit(x, last.get(), |_| NEVER);
-				}
-			}
-		}
-		// A text that is complete and may not go on ends, however short it is.
-		let over = mask.is_some_and(|mask| self.allows_only_ends(mask));
-		if self.output.len() < self.params.min_tokens as usize && !over {
-			for &id in &self.vocab.eos {
-				edit(x, id, |_| NEVER);
-			}
-			for id in self.params.stop_tokens.iter() {
-				edit(x, id.get(), |_| NEVER);
-			}
-		}
 	}
 
 	fn allows_only_ends(&self, mask: &TokenMask) -> bool {
@@ -220,37 +182,31 @@ impl Sampler {
 		allowed > 0 && mask.count() == allowed
 	}
 
-	/// z to x. Adding zero turns minus zero into zero, so that equal values are equal in every order.
-	fn heat(&self, x: &mut [f64]) {
-		let temperature = self.params.temperature.get();
-		x.iter_mut().for_each(|v| *v = *v / temperature + 0.0);
-	}
-
 	/// Lowest x that min-p keeps.
-	fn floor(&self, x: &[f64]) -> f64 {
+	fn floor(&self, view: &View) -> f64 {
 		let min_p = self.params.min_p.get();
 		if min_p <= 0.0 {
 			return NO_FLOOR;
 		}
-		largest(x) + libm::log(min_p)
+		view.largest() + libm::log(min_p)
 	}
 
 	/// min-p, top-k and top-p: a floor, and the kept list where one of the latter two is on.
-	fn filter(&self, x: &[f64]) -> (f64, Option<Vec<Scored>>) {
-		let floor = self.floor(x);
+	fn filter(&self, view: &View) -> (f64, Option<Vec<Scored>>) {
+		let floor = self.floor(view);
 		let top_p = self.params.top_p.get();
-		let limit = self.params.top_k.map(|k| k as usize).filter(|&k| k < x.len());
+		let limit = self.params.top_k.map(|k| k as usize).filter(|&k| k < view.len());
 		let mut ranked = match limit {
 			Some(k) => {
 				let mut list = Vec::new();
-				best(x, floor, k, &mut list);
+				view.best(floor, k, &mut list);
 				if top_p >= 1.0 {
 					return (floor, Some(list));
 				}
-				Ranked::from_list(x, floor, list)
+				Ranked::from_list(view, floor, list)
 			}
 			None if top_p >= 1.0 => return (floor, None),
-			None => Ranked::new(x, floor),
+			None => Ranked::new(view, floor),
 		};
 		let mut mass = ranked.mass();
 		let mut preceding = 0.0;
@@ -276,58 +232,39 @@ pub fn end_by_token(params: &SamplingParams, eos: &[u32], token: u32) -> Option<
 	(ends && eos.contains(&token)).then_some(crate::FinishReason::Eos)
 }
 
-fn edit(x: &mut [f64], id: u32, change: impl FnOnce(f64) -> f64) {
-	if let Some(v) = x.get_mut(id as usize).filter(|v| **v > f64::NEG_INFINITY) {
-		*v = change(*v);
-	}
-}
-
-fn largest(x: &[f64]) -> f64 {
-	let mut lanes = [f64::NEG_INFINITY; 8];
-	let blocks = x.chunks_exact(8);
-	let tail = blocks.remainder();
-	for block in blocks {
-		for (lane, &v) in lanes.iter_mut().zip(block) {
-			*lane = if v > *lane { v } else { *lane };
-		}
-	}
-	lanes.iter().chain(tail).fold(f64::NEG_INFINITY, |a, &b| if b > a { b } else { a })
-}
-
-fn first_of_largest(x: &[f64]) -> Option<u32> {
-	let max = largest(x);
-	x.iter().position(|&v| v == max && v > f64::NEG_INFINITY).map(|id| id as u32)
-}
-
-/// The largest score among `first` and, unless `first` is all there is, the tokens of `x` from `floor` up.
+/// The largest score among `first` and, unless `first` is all there is, the tokens from `floor` up.
 /// `first` is in order, so that its last value bounds those of the rest.
-fn largest_score(x: &[f64], floor: f64, first: &[Scored], all: bool, noise: &mut Noise) -> Option<Scored> {
+fn largest_score(view: &View, floor: f64, first: &[Scored], all: bool, noise: &mut Noise) -> Option<Scored> {
 	let mut winner: Option<Scored> = None;
-	let mut offer = |id: u32, score: f64| {
-		let better = winner.is_none_or(|(best_id, best)| score > best || (score == best && id < best_id));
-		if better {
-			winner = Some((id, score));
+	let offer = |winner: &mut Option<Scored>, id: u32, score: f64| {
+		if winner.is_none_or(|(best_id, best)| score > best || (score == best && id < best_id)) {
+			*winner = Some((id, score));
 		}
-		winner.map_or(score, |w| w.1)
 	};
 	let single = if first.len() > SINGLE_WORDS { SCORED_FIRST } else { first.len() };
-	let mut lead = f64::NEG_INFINITY;
 	for &(id, v) in &first[..single] {
-		lead = offer(id, v + gumbel(noise.word(id)));
+		offer(&mut winner, id, v + gumbel(noise.word(id)));
 	}
-	let &(last_id, bound) = first[..single].last()?;
+	let &(_, bound) = first[..single].last()?;
 	if all && single == first.len() {
 		return winner;
 	}
 	// The rest of a list is what comes after its scored part, not below its own last value.
-	let end = if all { first.last().map_or((last_id, bound), |&s| s) } else { (u32::MAX, floor) };
-	let slack = 1e-9 + 4.0 * f64::EPSILON * (lead.abs() + bound.abs());
-	if let Some(from) = first_word_reaching(lead - bound, slack) {
-		noise.for_words_from(from, x.len(), |id, word| {
-			let (v, id) = (x[id], id as u32);
+	let end = if all { *first.last()? } else { (u32::MAX, floor) };
+	for (start, len, high) in view.chunks() {
+		let (lead, high) = (winner.map_or(f64::NEG_INFINITY, |w| w.1), high.min(bound));
+		if high < end.1 {
+			continue;
+		}
+		let slack = 1e-9 + 4.0 * f64::EPSILON * (lead.abs() + high.abs());
+		// The largest noise may not be enough for the best of them.
+		let Some(from) = first_word_reaching(lead - high, slack) else { continue };
+		noise.for_words_from(from, start, len, |id, word| {
+			let id = id as u32;
+			let v = view.x(id);
 			let kept = v > end.1 || (v == end.1 && id <= end.0);
-			if kept && v > f64::NEG_INFINITY {
-				offer(id, v + gumbel(word));
+			if kept && v > f64::NEG_INFINITY && v + gumbel_at_most(word) >= lead {
+				offer(&mut winner, id, v + gumbel(word));
 			}
 		});
 	}

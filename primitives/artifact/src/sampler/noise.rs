@@ -5,15 +5,19 @@ use rand_chacha::{
 	ChaCha8Rng,
 };
 
+use super::chacha::{reaches, LANES};
 use crate::preimage::SamplingKey;
-
-/// Words generated together when a whole row is needed: 4 KiB.
-const BULK: usize = 1024;
 
 /// Gumbel noise of a word. Never falls when the word grows.
 pub fn gumbel(word: u32) -> f64 {
 	let u = (2.0 * f64::from(word) + 1.0) / 8_589_934_592.0;
 	-libm::log(-libm::log(u))
+}
+
+/// A bound on [`gumbel`] of a word that costs nothing: -log(-log(u)) <= -log(1 - u), and 1 - u is above the power of two
+/// that the leading ones leave.
+pub fn gumbel_at_most(word: u32) -> f64 {
+	f64::from(word.leading_ones() + 1) * core::f64::consts::LN_2 + 1e-9
 }
 
 /// A word below which the noise is less than `at_least - slack` for sure. `None` if no word reaches it.
@@ -31,45 +35,50 @@ pub fn first_word_reaching(at_least: f64, slack: f64) -> Option<u32> {
 }
 
 /// The words of one position.
-pub struct Noise(ChaCha8Rng);
+pub struct Noise {
+	single: ChaCha8Rng,
+	/// ChaCha's state for the first block.
+	state: [u32; 16],
+}
 
 impl Noise {
 	/// Noise of generated position `position` (0 first).
 	pub fn new(key: &SamplingKey, position: u64) -> Self {
-		let mut rng = ChaCha8Rng::from_seed(key.0);
-		rng.set_stream(position);
-		Self(rng)
+		let mut single = ChaCha8Rng::from_seed(key.0);
+		single.set_stream(position);
+		// "expand 32-byte k", the key, counter, stream.
+		let mut state = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+		for (word, four) in state[4..12].iter_mut().zip(key.0.chunks_exact(4)) {
+			*word = u32::from_le_bytes([four[0], four[1], four[2], four[3]]);
+		}
+		state[14] = position as u32;
+		state[15] = (position >> 32) as u32;
+		Self { single, state }
 	}
 
 	/// The word of one token.
 	pub fn word(&mut self, token: u32) -> u32 {
-		self.0.set_word_pos(u128::from(token));
-		self.0.next_u32()
+		self.single.set_word_pos(u128::from(token));
+		self.single.next_u32()
 	}
 
-	/// Calls `each` with (token, word) for the tokens below `vocab` whose word is at least `from`, ascending.
-	pub fn for_words_from(&mut self, from: u32, vocab: usize, mut each: impl FnMut(usize, u32)) {
-		self.0.set_word_pos(0);
-		let mut bytes = [0u8; 4 * BULK];
-		let mut words = [0u32; BULK];
-		let mut start = 0;
-		while start < vocab {
-			let count = BULK.min(vocab - start);
-			self.0.fill_bytes(&mut bytes);
-			for (word, four) in words.iter_mut().zip(bytes.chunks_exact(4)) {
-				*word = u32::from_le_bytes([four[0], four[1], four[2], four[3]]);
+	/// Calls `each` with (token, word) for `len` tokens from `start`, a multiple of 16, whose word is at least `from`, in
+	/// any order.
+	pub fn for_words_from(&self, from: u32, start: usize, len: usize, mut each: impl FnMut(usize, u32)) {
+		let mut words = [[0u32; LANES]; 16];
+		for first in (start..start + len).step_by(16 * LANES) {
+			// The first look, over a whole group, is vector code and nearly always finds nothing.
+			if !reaches(&self.state, (first / 16) as u32, from, &mut words) {
+				continue;
 			}
-			// Two looks: the first, over 16 at a time, is vector code and nearly always finds nothing.
-			for (block, sixteen) in words[..count].chunks(16).enumerate() {
-				if sixteen.iter().fold(false, |any, &w| any | (w >= from)) {
-					for (i, &word) in sixteen.iter().enumerate() {
-						if word >= from {
-							each(start + block * 16 + i, word);
-						}
+			for (i, lanes) in words.iter().enumerate() {
+				for (lane, &word) in lanes.iter().enumerate() {
+					let token = first + 16 * lane + i;
+					if word >= from && token < start + len {
+						each(token, word);
 					}
 				}
 			}
-			start += count;
 		}
 	}
 }
@@ -83,7 +92,7 @@ mod tests {
 	fn words_should_agree_when_taken_singly_or_in_bulk() {
 		let key = SamplingKey([3; 32]);
 		let mut bulk = Vec::new();
-		Noise::new(&key, 7).for_words_from(0, 2500, |v, w| bulk.push((v, w)));
+		Noise::new(&key, 7).for_words_from(0, 0, 2500, |v, w| bulk.push((v, w)));
 		assert_eq!(bulk.len(), 2500);
 		let mut noise = Noise::new(&key, 7);
 		for (v, w) in bulk.into_iter().step_by(97) {
@@ -99,6 +108,7 @@ mod tests {
 		for word in words {
 			let first = first_word_reaching(gumbel(word), 1e-9).unwrap();
 			assert!(first <= word, "{word} {first}");
+			assert!(gumbel(word) <= gumbel_at_most(word), "{word}");
 			assert!(word - first <= 16, "not much too early: {word} {first}");
 		}
 		assert_eq!(first_word_reaching(-1e300, 1e-9), Some(0));
