@@ -32,7 +32,10 @@ async def ask(url, body):
     reader, writer = await asyncio.open_connection(where.hostname, where.port, limit=1 << 20)
     try:
         text = json.dumps({**body, "stream": True, "stream_options": {"include_usage": True}}).encode()
-        head = f"POST /v1/completions HTTP/1.1\r\nHost: {where.netloc}\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n"
+        head = (
+            f"POST /v1/completions HTTP/1.1\r\nHost: {where.netloc}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(text)}\r\nConnection: close\r\n\r\n"
+        )
         answer.sent = time.perf_counter()
         writer.write(head.encode() + text)
         await writer.drain()
@@ -84,8 +87,8 @@ class Load:
     def body(self, prompt, tokens, **extra):
         return {"model": self.model, "prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True, **extra}
 
-    def decode(self, url, batch, tokens):
-        answers = together(url, [self.body(self.prompt(32), tokens) for _ in range(batch)])
+    def decode(self, url, batch, tokens, **extra):
+        answers = together(url, [self.body(self.prompt(32), tokens, **extra) for _ in range(batch)])
         start, end = max(a.events[0] for a in answers), min(a.events[-1] for a in answers)
         if start >= end:
             raise RuntimeError("some answers ended before others began: ask for longer ones")

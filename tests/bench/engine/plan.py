@@ -85,7 +85,10 @@ class Plan:
             if batch == 1 or not few:
                 yield Case("verify", f"verify 256 tokens made at batch {batch}", batch,
                            server=lambda load, url, b=batch: load.verify(url, b, 256), every=every, only=("pacer",))
-        yield Case("speculation", "speculation, batch 1", 1, server=lambda load, url: load.decode(url, 1, n), only=("pacer", "pacer n-gram"))
+        # The likeliest words of random weights repeat, so every guess is right; drawn ones never do, and none is.
+        for text, temperature in (("repeats", 0), ("never repeats", 1)):
+            yield Case("speculation", f"speculation, a text that {text}", 1, only=("pacer", "pacer n-gram"),
+                       server=lambda load, url, t=temperature: load.decode(url, 1, n, temperature=t))
 
     def all_systems(self):
         engine, threads, folder = str(self.args.engine), str(self.args.threads), str(self.folder)
@@ -106,38 +109,35 @@ class Plan:
         yield System("pacer", "pacer", "process", "bf16", worker([*pacer, "--dtype", "bf16"], "pacer"))
         llama_bench = lambda model, name: lambda policy: LlamaBench(str(llama / "llama-batched-bench"), model, threads, policy, log(name))
         yield System("llama", "llama.cpp", "process", "bf16", llama_bench(bf16, "llama"))
-        for dtype in ("bf16", "f32"):
+        # All are in memory together: the larger shape in f32, in int8 and with guesses would not fit 24 GB beside the rest.
+        for dtype in ("bf16",) if self.big else ("bf16", "f32"):
             command = [torch, str(here / "torch_worker.py"), "--model", folder, "--dtype", dtype, "--threads", threads]
             yield System(f"transformers-{dtype}", "transformers", "process", dtype, worker(command, f"transformers-{dtype}"),
                          every=1 if dtype == "bf16" else 3)
-        # Each server keeps room for 32 sequences of 2,560 tokens, as much as any case wants.
+        # Each server keeps room for as many tokens as any case wants, and one sequence may use 2,560 of them.
         serve = lambda extra: lambda port: [
             engine, "serve", "--model", folder, "--served-model-name", "bench", "--port", str(port), "--threads", threads,
-            "--device", "cpu", "--dtype", "bf16", "--max-num-seqs", "32", "--max-model-len", "2560", "--kv-blocks", "2560", *extra]
+            "--device", "cpu", "--dtype", "bf16", "--max-num-seqs", "32", "--max-model-len", "2560", "--kv-blocks", "1024", *extra]
         yield System("pacer-server", "pacer", "server", "bf16", server(serve([]), "pacer-server"), twin="pacer")
         llama_serve = lambda model: lambda port: [
             self.peers["llama_server"], "-m", model, "--alias", "bench", "--port", str(port), "-t", threads, "-np", "32",
-            "-c", str(32 * 1280), "-kvu", "-lm", "none", "--cache-ram", "0", "--no-webui"]
+            "-c", str(16 * 1024), "-kvu", "-lm", "none", "--cache-ram", "0", "--no-webui"]
         yield System("llama-server", "llama.cpp", "server", "bf16", server(llama_serve(bf16), "llama-server"), twin="llama")
-        if not self.quick:
-            yield System("llama-q8", "llama.cpp", "process", "q8_0", lambda policy: (self.quantise(q8), llama_bench(q8, "llama-q8")(policy))[1], every=2)
-        options = self.engine_options()
-        if "int8" in options["bench"]:
-            yield System("pacer-int8", "pacer", "process", "int8", worker([*pacer, *options["bench"]["int8"]], "pacer-int8"), every=2)
-        if "n-gram" in options["serve"]:
-            yield System("pacer-ngram", "pacer n-gram", "server", "bf16", server(serve(options["serve"]["n-gram"]), "pacer-ngram"),
-                         only=("speculation", "mixed"), every=2, twin="pacer")
+        can = self.engine_options()
+        if "int8" in can and not self.quick and not self.big:
+            yield System("pacer-int8", "pacer", "server", "int8", server(serve(["--quantize", "int8"]), "pacer-int8"),
+                         only=("decode", "prefill"), every=2, twin="pacer")
+            yield System("llama-q8", "llama.cpp", "server", "q8_0", lambda policy: (self.quantise(q8), server(llama_serve(q8), "llama-q8")(policy))[1],
+                         only=("decode", "prefill"), every=2, twin="llama")
+        if "n-gram" in can and not self.big:
+            yield System("pacer-ngram", "pacer n-gram", "server", "bf16", server(serve(["--speculate", "4"]), "pacer-ngram"),
+                         only=("speculation",), every=2, twin="pacer")
 
     def engine_options(self):
         """What this engine can do beside: it says so in its help."""
-        found = {"bench": {}, "serve": {}}
-        for command in found:
-            done = subprocess.run([self.args.engine, command, "--help"], capture_output=True, text=True)
-            if "--weights" in done.stdout and "int8" in done.stdout:
-                found[command]["int8"] = ["--weights", "int8"]
-            if "--ngram" in done.stdout:
-                found[command]["n-gram"] = ["--ngram", "4"]
-        return found
+        words = {"int8": "--quantize", "n-gram": "--speculate"}
+        text = subprocess.run([self.args.engine, "serve", "--help"], capture_output=True, text=True).stdout
+        return [ability for ability, word in words.items() if word in text]
 
     def quantise(self, file):
         if not pathlib.Path(file).exists():
@@ -168,10 +168,12 @@ class Plan:
 
     def choose_policy(self, system):
         tried = {}
-        for policy in POLICIES:
+        policies = POLICIES if self.args.wait == "auto" else [self.args.wait.upper()]
+        for policy in policies:
             running = system.make(policy)
             try:
-                speeds = [1.0] if isinstance(running, Server) else [running.case(case)["tokens_per_s"] for case in ("decode:1:12", "decode:8:8")]
+                # Servers come here without their like in this process only; then sleeping is as good a guess as any.
+                speeds = [1.0] if isinstance(running, Server) or len(policies) == 1 else [running.case(case)["tokens_per_s"] for case in ("decode:1:12", "decode:8:8")]
             except BaseException:
                 running.end()
                 raise
@@ -291,7 +293,7 @@ class Plan:
     def compared(self, row, plain, rows):
         """The row of the same system without what this row is about."""
         if row["system"] == "pacer n-gram":
-            return next((r for r in rows if r["system"] == "pacer" and r["where"] == "server" and r["case"] == row["case"]), None)
+            return next((r for r in rows if (r["system"], r["where"], r["precision"], r["case"]) == ("pacer", "server", "bf16", row["case"])), None)
         if row["case"].startswith(("seeded", "recorded")):
             return plain.get((row["where"], row["batch"]))
         return None

@@ -83,7 +83,7 @@ def rows_of(plan, machine):
             best = max(same, key=lambda r: r["tokens_per_s"])
             row["best_peer"] = f"{best['system']} {best['precision']}"
             row["vs_best_peer"] = row["tokens_per_s"] / best["tokens_per_s"]
-    plain = {(r["where"], r["batch"]): r for r in rows if r["system"].startswith("pacer") and r["case"].startswith("decode")}
+    plain = {(r["where"], r["batch"]): r for r in rows if (r["system"], r["precision"]) == ("pacer", "bf16") and r["case"].startswith("decode")}
     for row in rows:
         # What a feature costs: the same system in the same place without it.
         without = plan.compared(row, plain, rows)
@@ -101,6 +101,7 @@ def main():
     parser.add_argument("--systems", default="", help="only these, by their names in the table, separated by commas")
     parser.add_argument("--rounds", type=int, default=None, help="5, or 2 with --quick")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--wait", choices=["auto", "passive", "active"], default="auto", help="how threads wait; auto tries both for each system")
     parser.add_argument("--minutes", type=float, default=None, help="no further case begins after so long: 28, or 7 with --quick")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, and the 0.5B shape only")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("target/bench/engine.json"))

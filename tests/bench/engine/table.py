@@ -1,10 +1,12 @@
 """Rows as a table for a person, or for docs/benchmarks.md.
 
-    table.py FILE       prints the table of an engine.json in Markdown
+    table.py FILE [--into PAGE]     the table of an engine.json in Markdown: printed, or put between the marks of a page
 """
+import argparse
 import json
-import sys
+import pathlib
 
+START, END = "<!-- table -->", "<!-- /table -->"
 COLUMNS = [
     ("model", lambda r: r["model"]),
     ("case", lambda r: r["case"]),
@@ -70,13 +72,26 @@ def machine(row):
     )
 
 
-if __name__ == "__main__":
-    rows = json.load(open(sys.argv[1]))
+def markdown(rows):
     head, *rest = lines(rows)
-    print("| " + " | ".join(head) + " |")
-    print("|" + " --- |" * len(head))
-    for line in rest:
-        print("| " + " | ".join(line) + " |")
-    print()
-    for text in sorted({machine(row) for row in rows}):
-        print(f"- {text}")
+    text = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    text += ["| " + " | ".join(line) + " |" for line in rest] + [""]
+    return "\n".join(text + [f"- {line}" for line in sorted({machine(row) for row in rows})])
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("file", type=pathlib.Path)
+    parser.add_argument("--into", type=pathlib.Path)
+    args = parser.parse_args()
+    text = markdown(json.loads(args.file.read_text()))
+    if not args.into:
+        print(text)
+        return
+    page = args.into.read_text()
+    start, end = page.index(START) + len(START), page.index(END)
+    args.into.write_text(f"{page[:start]}\n{text}\n{page[end:]}")
+
+
+if __name__ == "__main__":
+    main()
