@@ -139,7 +139,7 @@ impl Answer {
 }
 
 /// Log-probabilities of `chosen` and the `count` likeliest tokens; `None` if the row is no distribution.
-fn log_probs(row: &[f32], chosen: u32, count: usize) -> Option<TokenLogProbs> {
+pub(crate) fn log_probs(row: &[f32], chosen: u32, count: usize) -> Option<TokenLogProbs> {
     let stats = row::stats(row)?;
     let mut ids: Vec<u32> = stats.top.iter().take(count).map(|(id, _)| *id).collect();
     if count > ids.len() {
@@ -173,8 +173,7 @@ mod tests {
         let (events, mut told): (_, UnboundedReceiver<(u32, Event)>) = unbounded_channel();
         let grammar = compiler.compile(&params.constraint).unwrap();
         let key = SamplingKey([1; 32]);
-        let request =
-            Generate { prompt: vec![], params, grammar, key, top_logprobs: None, record: true, choice: 0, events };
+        let request = Generate { grammar, record: true, ..Generate::new(vec![], params, key, events) };
         let mut answer = Answer::start(request, &[1, 2], vocabulary).unwrap();
         let mut scratch = Scratch::default();
         for at in 0.. {
@@ -187,6 +186,7 @@ mod tests {
         let mut text = String::new();
         loop {
             match told.try_recv().unwrap().1 {
+                Event::Prompt { .. } => {}
                 Event::Token { text: piece, .. } => text += &piece,
                 Event::Finished { text: piece, reason } => return Ok((text + &piece, answer.tokens(), reason)),
                 Event::Failed(error) => return Err(error),

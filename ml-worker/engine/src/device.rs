@@ -149,14 +149,11 @@ pub fn open_all(choices: &[DeviceChoice], threads: Option<usize>) -> Result<Vec<
             }
         }
     }
-    if devices.is_empty() { Err("no device was named".into()) } else { Ok(devices) }
-}
-
-/// Main memory that is free, in bytes.
-pub fn free_memory_bytes() -> usize {
-    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok()).map_or(4 << 30, |kib| kib << 10)
+    if devices.is_empty() {
+        Err("no device was named".into())
+    } else {
+        Ok(devices)
+    }
 }
 
 /// The class of device, as numeric profiles name it.

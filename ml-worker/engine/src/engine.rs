@@ -6,16 +6,21 @@
 
 use crate::answer::Answer;
 use crate::handle::{Alive, Command, Ticket};
-use crate::runner::{LogitRows, ModelRunner, RunInput};
+use crate::meters;
+use crate::runner::{ModelRunner, RunInput, RunOutput, Want};
 use crate::scheduler::{Plan, PlanItem, Refusal, Scheduler, SchedulerConfig};
 use crate::sequence::{Goal, SeqId, Sequence};
 use crate::tokenizer::Tokenizer;
+use crate::work::{Answering, Embedding, Kind, Prompt, Work};
 use pacer_artifact::sampler::{Scratch, Vocabulary};
 use std::collections::BTreeMap;
 use std::sync::mpsc::Receiver;
 use std::sync::Arc;
+use std::time::Instant;
 
-pub use crate::handle::{EngineError, EngineHandle, Event, Generate, Load, RowSink, Score, TokenLogProbs};
+pub use crate::cache::prefix::Tenant;
+pub use crate::handle::{EngineHandle, Load};
+pub use crate::request::{Embed, EngineError, Event, Generate, Pooling, RowSink, Score, TokenLogProbs};
 
 /// Limits and facts an engine is started with.
 #[derive(Clone, Debug)]
@@ -28,28 +33,6 @@ pub struct EngineConfig {
     pub eos: Vec<u32>,
 }
 
-enum Work {
-    Answer(Box<Answer>),
-    Score(Score),
-}
-
-impl Work {
-    fn abandoned(&self) -> bool {
-        match self {
-            Self::Answer(answer) => answer.abandoned(),
-            Self::Score(score) => score.done.is_closed(),
-        }
-    }
-
-    fn fail(self, error: EngineError) {
-        match self {
-            Self::Answer(answer) => answer.send(Event::Failed(error)),
-            // A receiver that is gone needs no message.
-            Self::Score(score) => drop(score.done.send(Err(error))),
-        }
-    }
-}
-
 /// See the module's header.
 pub struct Engine<R> {
     runner: R,
@@ -57,18 +40,22 @@ pub struct Engine<R> {
     tokenizer: Arc<Tokenizer>,
     vocabulary: Vocabulary,
     max_model_len: usize,
-    work: BTreeMap<SeqId, (Ticket, Work)>,
+    work: BTreeMap<SeqId, Work>,
     scratch: Scratch,
     next_id: u64,
-    commands: Receiver<(Ticket, Command)>,
+    commands: Receiver<Command>,
 }
 
 /// Starts the device thread. It ends when every [`EngineHandle`] is dropped and the accepted work is done.
+///
+/// # Errors
+/// If the cache finds no room, or the thread cannot be started.
 pub fn spawn<R: ModelRunner + 'static>(
-    runner: R,
+    mut runner: R,
     tokenizer: Arc<Tokenizer>,
     config: EngineConfig,
 ) -> std::io::Result<(EngineHandle, std::thread::JoinHandle<()>)> {
+    runner.allocate(config.scheduler.kv_blocks, config.scheduler.block_tokens).map_err(std::io::Error::other)?;
     let limit = config.scheduler.max_num_seqs + config.scheduler.max_waiting;
     // The bound is kept by the handle, before a request costs anything.
     let (handle, commands) = EngineHandle::new(limit);
@@ -110,138 +97,217 @@ impl<R: ModelRunner> Engine<R> {
         }
     }
 
-    fn take(&mut self, (ticket, command): (Ticket, Command)) {
-        self.next_id += 1;
-        let id = SeqId(self.next_id);
-        let (work, tokens, goal) = match command {
-            Command::Score(mut score) => {
-                let tokens = std::mem::take(&mut score.tokens);
-                let goal = Goal::Score { from: score.from };
-                (Work::Score(score), tokens, goal)
-            }
-            Command::Generate(mut request) => {
-                let prompt = std::mem::take(&mut request.prompt);
-                let goal = Goal::Generate { max_tokens: request.params.max_tokens as usize };
-                let Some(answer) = Answer::start(request, &prompt, self.vocabulary.clone()) else { return };
-                (Work::Answer(Box::new(answer)), prompt, goal)
-            }
-        };
-        metrics::counter!("pacer_engine_prompt_tokens_total").increment(tokens.len() as u64);
-        let sequence = Sequence::new(id, tokens, goal);
-        let (needed_tokens, available_tokens) = (sequence.max_len(), self.max_model_len);
-        let added = if needed_tokens > available_tokens {
-            Err(Refusal::TooLong { needed_tokens, available_tokens })
-        } else {
-            self.scheduler.add(sequence)
-        };
-        match added {
-            Ok(()) => drop(self.work.insert(id, (ticket, work))),
-            Err(refusal) => work.fail(refusal.into()),
-        }
-    }
-
     /// One round of the loop: drop the abandoned, schedule, run, report.
     fn step(&mut self) {
-        let gone: Vec<_> = self.work.iter().filter(|(_, (_, work))| work.abandoned()).map(|(id, _)| *id).collect();
-        metrics::counter!("pacer_engine_requests_cancelled_total").increment(gone.len() as u64);
         // They count as in flight until everything that tells of them is up to date.
-        let _leaving: Vec<_> = gone.into_iter().filter_map(|id| self.remove(id)).collect();
+        let _leaving = self.drop_useless();
         let plan = self.scheduler.schedule();
-        for id in &plan.preempted {
-            self.runner.release(*id);
-            metrics::counter!("pacer_engine_preemptions_total").increment(1);
-        }
         if !plan.items.is_empty() {
             match self.run_batch(&plan) {
-                Ok(rows) => self.report(&plan, &rows),
+                Ok(output) => self.report(&plan, &output),
                 Err(error) => self.fail_batch(&plan, error),
             }
         }
-        self.gauges();
+        meters::state(&self.scheduler);
     }
 
-    fn run_batch(&mut self, plan: &Plan) -> Result<LogitRows, EngineError> {
+    fn take(&mut self, command: Command) {
+        match command {
+            Command::Generate(group) => self.take_choices(group),
+            Command::Score(ticket, mut score) => {
+                let (tokens, goal) = (std::mem::take(&mut score.tokens), Goal::Score { from: score.from });
+                let sequence = Sequence::new(self.next_id(), tokens, goal);
+                self.add(vec![(sequence, Work { ticket, deadline: None, kind: Kind::Score(score) })]);
+            }
+            Command::Embed(ticket, mut embed) => {
+                let goal = Goal::Embed { every: embed.pooling == crate::request::Pooling::Mean };
+                let tokens = std::mem::take(&mut embed.tokens);
+                let sequence = Sequence::new(self.next_id(), tokens, goal).of(embed.tenant, None);
+                self.add(vec![(sequence, Work { ticket, deadline: None, kind: Kind::Embed(Embedding::new(embed)) })]);
+            }
+        }
+    }
+
+    fn take_choices(&mut self, group: Vec<(Ticket, Generate)>) {
+        let mut added: Vec<(Sequence, Work)> = Vec::with_capacity(group.len());
+        for (ticket, mut request) in group {
+            let prompt = std::mem::take(&mut request.prompt);
+            let goal = Goal::Generate {
+                max_tokens: request.params.max_tokens as usize,
+                prompt_rows: request.prompt_logprobs.is_some() && added.is_empty(),
+            };
+            let (tenant, salt, deadline) = (request.tenant, request.salt(), request.deadline);
+            let rows = Prompt { top: request.prompt_logprobs.filter(|_| added.is_empty()), ..Prompt::default() };
+            // One that cannot start was told so.
+            let Some(answer) = Answer::start(request, &prompt, self.vocabulary.clone()) else { continue };
+            let answering = Answering { answer, prompt: rows, last_token: None };
+            let sequence = Sequence::new(self.next_id(), prompt, goal).of(tenant, Some(salt));
+            added.push((sequence, Work { ticket, deadline, kind: Kind::Answer(Box::new(answering)) }));
+        }
+        self.add(added);
+    }
+
+    fn next_id(&mut self) -> SeqId {
+        self.next_id += 1;
+        SeqId(self.next_id)
+    }
+
+    fn add(&mut self, group: Vec<(Sequence, Work)>) {
+        let (sequences, work): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+        let Some(first) = sequences.first() else { return };
+        meters::prompt(first.tokens.len());
+        let (needed_tokens, available_tokens) = (first.max_len(), self.max_model_len);
+        let ids: Vec<_> = sequences.iter().map(|sequence| sequence.id).collect();
+        let added = if needed_tokens > available_tokens {
+            Err(Refusal::TooLong { needed_tokens, available_tokens })
+        } else {
+            self.scheduler.add_group(sequences)
+        };
+        match added {
+            Ok(()) => self.work.extend(ids.into_iter().zip(work)),
+            Err(refusal) => work.into_iter().for_each(|work| drop(work.fail(refusal.into()))),
+        }
+    }
+
+    /// Removes what nobody waits for and what is too late.
+    fn drop_useless(&mut self) -> Vec<Ticket> {
+        let now = Instant::now();
+        let (mut cancelled, mut late, mut tickets) = (0, 0, Vec::new());
+        let useless: Vec<_> =
+            self.work.iter().filter(|(_, work)| work.abandoned() || work.late(now)).map(|(id, _)| *id).collect();
+        for work in useless.into_iter().filter_map(|id| self.remove(id)) {
+            match work.abandoned() {
+                true => cancelled += 1,
+                false => late += 1,
+            }
+            tickets.push(work.fail(EngineError::Deadline));
+        }
+        meters::dropped(cancelled, late);
+        tickets
+    }
+
+    fn run_batch(&mut self, plan: &Plan) -> Result<RunOutput, EngineError> {
         let mut batch = Vec::with_capacity(plan.items.len());
         for item in &plan.items {
             let Some(sequence) = self.scheduler.get(item.seq) else { continue };
             batch.push(RunInput {
-                seq: item.seq,
                 start: item.start,
-                tokens: &sequence.tokens[item.start..item.start + item.len],
-                logits: item.logits.clone(),
-                reserved_tokens: item.reserved_tokens,
+                tokens: &item.tokens,
+                rows: item.rows.clone(),
+                want: self.work.get(&item.seq).map_or(Want::Logits, Work::want),
+                blocks: sequence.table.blocks(),
             });
         }
-        self.runner.forward(&batch).map_err(|error| EngineError::Model(error.to_string()))
+        self.runner.forward(&plan.copies, &batch).map_err(|error| EngineError::Model(error.to_string()))
     }
 
-    fn report(&mut self, plan: &Plan, rows: &LogitRows) {
-        let mut next_row = 0;
+    fn report(&mut self, plan: &Plan, output: &RunOutput) {
+        let (mut logits, mut hidden) = (0, 0);
         for item in &plan.items {
+            let is_hidden = self.work.get(&item.seq).is_some_and(|work| work.want() == Want::Hidden);
+            let (rows, next) = if is_hidden { (&output.hidden, &mut hidden) } else { (&output.logits, &mut logits) };
+            let own: Vec<&[f32]> = (*next..*next + item.rows.len()).map(|index| rows.row(index)).collect();
+            *next += item.rows.len();
             self.scheduler.computed(item);
-            let first = next_row;
-            next_row += item.logits.len();
-            if self.report_item(item, rows, first) {
-                self.remove(item.seq);
-            }
+            self.report_item(item, &own);
         }
     }
 
-    /// Hands one item's rows on; true if its sequence is done.
-    fn report_item(&mut self, item: &PlanItem, rows: &LogitRows, first_row: usize) -> bool {
-        let Some((ticket, work)) = self.work.get_mut(&item.seq) else { return true };
-        match work {
-            Work::Score(score) => {
-                for (index, position) in item.logits.clone().enumerate() {
-                    (score.rows)(position, rows.row(first_row + index));
-                }
-                if self.scheduler.get(item.seq).is_some_and(|sequence| sequence.pending() > 0) {
-                    return false;
-                }
-                if let Some((_ticket, Work::Score(score))) = self.work.remove(&item.seq) {
-                    let _ = score.done.send(Ok(()));
-                }
-                true
-            }
-            Work::Answer(_) if item.logits.is_empty() => false,
-            Work::Answer(answer) => {
-                let (token, done) = answer.advance(rows.row(first_row), &self.tokenizer, &mut self.scratch);
-                if let Some(token) = token {
-                    if answer.tokens() == 1 {
-                        metrics::histogram!("pacer_engine_ttft_seconds").record(ticket.arrived.elapsed());
+    /// Hands one item's rows on.
+    fn report_item(&mut self, item: &PlanItem, rows: &[&[f32]]) {
+        let Some(sequence) = self.scheduler.get(item.seq) else { return };
+        let over = sequence.pending() == 0;
+        let Some(work) = self.work.get_mut(&item.seq) else { return };
+        match &mut work.kind {
+            Kind::Score(score) => {
+                item.rows.clone().zip(rows).for_each(|(position, row)| (score.rows)(position, row));
+                if over {
+                    if let Some(Work { kind: Kind::Score(score), ticket: _ticket, .. }) = self.remove(item.seq) {
+                        let _ = score.done.send(Ok(()));
                     }
-                    metrics::counter!("pacer_engine_generation_tokens_total").increment(1);
-                    self.scheduler.push_token(item.seq, token);
                 }
-                if done {
-                    metrics::histogram!("pacer_engine_request_seconds").record(ticket.arrived.elapsed());
+            }
+            Kind::Embed(embedding) => {
+                item.rows.clone().zip(rows).for_each(|(position, row)| embedding.take(position, row));
+                if over {
+                    if let Some(Work { kind: Kind::Embed(done), ticket: _ticket, .. }) = self.remove(item.seq) {
+                        let vector = done.vector();
+                        let _ = done.request.done.send(vector);
+                    }
                 }
-                done
+            }
+            Kind::Answer(answering) => {
+                // The last row of a text that is known so far is the one to go on from; those before are the prompt's.
+                let known = item.start + item.certain == sequence.tokens.len();
+                let prompt =
+                    if known { rows.len().saturating_sub(item.tokens.len() - item.certain + 1) } else { rows.len() };
+                for (position, row) in item.rows.clone().zip(&rows[..prompt]) {
+                    let taken = answering.prompt.take(position, row, &sequence.tokens, sequence.prompt_tokens);
+                    if let Err(error) = taken {
+                        return self.fail(item.seq, error);
+                    }
+                }
+                if known && prompt < rows.len() {
+                    self.answer_item(item, &rows[prompt..]);
+                }
             }
         }
     }
 
-    /// A failed batch leaves the caches of its sequences undefined, so all of them fail; the others go on.
+    /// Samples from the rows behind the end of a text, and of the texts of those that waited for its prompt.
+    fn answer_item(&mut self, item: &PlanItem, rows: &[&[f32]]) {
+        for follower in self.scheduler.fork(item.seq) {
+            self.sample(follower, &rows[..1], &[]);
+        }
+        let accepted = self.sample(item.seq, rows, &item.tokens[item.certain..]);
+        self.scheduler.accepted(item, accepted);
+    }
+
+    /// Chooses tokens from `rows`, the next one from each, for as long as the choice is what was guessed. Returns how
+    /// many guesses were right. An answer that is done is removed.
+    fn sample(&mut self, id: SeqId, rows: &[&[f32]], guesses: &[u32]) -> usize {
+        let Some(sequence) = self.scheduler.get(id) else { return 0 };
+        let (first, cached_tokens) = (sequence.tokens.len() == sequence.prompt_tokens, sequence.cached_tokens);
+        let Some(Work { kind: Kind::Answer(answering), ticket, .. }) = self.work.get_mut(&id) else { return 0 };
+        if first {
+            let logprobs = std::mem::take(&mut answering.prompt.found);
+            answering.answer.send(Event::Prompt { cached_tokens, logprobs });
+        }
+        let (mut accepted, mut count, mut over) = (0, 0, false);
+        for (index, row) in rows.iter().enumerate() {
+            let (token, done) = answering.answer.advance(row, &self.tokenizer, &mut self.scratch);
+            over = done;
+            let Some(token) = token else { break };
+            count += 1;
+            self.scheduler.push_token(id, token);
+            if done || guesses.get(index) != Some(&token) {
+                break;
+            }
+            accepted += 1;
+        }
+        let now = Instant::now();
+        meters::tokens(count, ticket.arrived, answering.last_token.replace(now), now);
+        if over {
+            meters::finished(ticket.arrived);
+            self.remove(id);
+        }
+        accepted
+    }
+
+    /// A failed batch leaves the blocks that its sequences wrote undefined, so all of them fail; the others go on.
     fn fail_batch(&mut self, plan: &Plan, error: EngineError) {
         tracing::error!(%error, sequences = plan.items.len(), "a batch failed");
-        for item in &plan.items {
-            if let Some((_ticket, work)) = self.remove(item.seq) {
-                work.fail(error.clone());
-            }
+        plan.items.iter().for_each(|item| self.fail(item.seq, error.clone()));
+    }
+
+    fn fail(&mut self, id: SeqId, error: EngineError) {
+        if let Some(work) = self.remove(id) {
+            work.fail(error);
         }
     }
 
-    fn remove(&mut self, id: SeqId) -> Option<(Ticket, Work)> {
+    fn remove(&mut self, id: SeqId) -> Option<Work> {
         self.scheduler.remove(id);
-        self.runner.release(id);
         self.work.remove(&id)
-    }
-
-    fn gauges(&self) {
-        let (used, total) = self.scheduler.blocks();
-        metrics::gauge!("pacer_engine_requests_waiting").set(self.scheduler.waiting() as f64);
-        metrics::gauge!("pacer_engine_requests_running").set(self.scheduler.running() as f64);
-        metrics::gauge!("pacer_engine_kv_blocks_used").set(used as f64);
-        metrics::gauge!("pacer_engine_kv_blocks_total").set(total as f64);
     }
 }

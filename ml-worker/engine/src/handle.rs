@@ -1,108 +1,51 @@
-//! The engine as others see it: what can be asked of it, what it answers, and how busy it is.
+//! The way to the engine, and how busy it is.
+//!
+//! Admission is decided here, before a request costs anything: at most `limit` are in flight, and whoever comes beyond
+//! is told when to come again, from how fast requests were finished lately.
 
-use crate::grammar::Grammar;
-use crate::scheduler::Refusal;
-use pacer_artifact::{FinishReason, Position, SamplingKey, SamplingParams};
+use crate::request::{Embed, EngineError, Generate, Score};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{channel, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc::UnboundedSender;
 
-/// Why a request came to nothing.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum EngineError {
-    /// The scheduler would not take it.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// Parameters the sampler cannot use.
-    #[error("{0}")]
-    Params(String),
-    /// No token was possible, or the logits were broken.
-    #[error("sampling failed: {0}")]
-    Sampling(String),
-    /// The model failed in this step.
-    #[error("the model failed: {0}")]
-    Model(String),
-    /// The engine is shutting down.
-    #[error("the engine is shutting down")]
-    Stopped,
-}
-
-/// An answer wanted.
-pub struct Generate {
-    /// Prompt tokens.
-    pub prompt: Vec<u32>,
-    /// How to pick tokens and when to stop; canonical.
-    pub params: SamplingParams,
-    /// The grammar of `params.constraint`, fresh; `None` exactly if that is [`Constraint::None`].
-    ///
-    /// [`Constraint::None`]: pacer_artifact::Constraint::None
-    pub grammar: Option<Grammar>,
-    /// Key of the noise.
-    pub key: SamplingKey,
-    /// Log-probabilities of this many likeliest tokens with every token; `None`: none at all.
-    pub top_logprobs: Option<usize>,
-    /// Whether to record every position, for an artifact.
-    pub record: bool,
-    /// Which of the request's choices this is; comes back with every event.
-    pub choice: u32,
-    /// Where events go. Closing it cancels.
-    pub events: UnboundedSender<(u32, Event)>,
-}
-
-/// Receives the wanted rows of a scored text: position, then its f32 logits. Runs on the device thread: be quick.
-pub type RowSink = Box<dyn FnMut(usize, &[f32]) + Send>;
-
-/// Logits of a given text wanted (teacher-forced).
-pub struct Score {
-    /// The text.
-    pub tokens: Vec<u32>,
-    /// First position whose logits are wanted. The row of position `p` predicts token `p + 1`.
-    pub from: usize,
-    /// Where rows go.
-    pub rows: RowSink,
-    /// Told when every row was given, or why not. Closing it cancels.
-    pub done: tokio::sync::oneshot::Sender<Result<(), EngineError>>,
-}
-
-/// Log-probabilities of one position, natural logarithms of the raw distribution.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TokenLogProbs {
-    /// Of the chosen token.
-    pub chosen: f64,
-    /// Of the likeliest tokens, likeliest first.
-    pub top: Vec<(u32, f64)>,
-}
-
-/// What happens to an answer.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// A token was chosen.
-    Token {
-        /// The token.
-        id: u32,
-        /// Text that became whole with it; may be empty.
-        text: String,
-        /// If asked for.
-        logprobs: Option<TokenLogProbs>,
-        /// If asked for.
-        position: Option<Position>,
-    },
-    /// The answer is complete.
-    Finished {
-        /// Text held back until now.
-        text: String,
-        /// Why it ended.
-        reason: FinishReason,
-    },
-    /// The answer failed.
-    Failed(EngineError),
-}
+/// Longest wait that a refused client is told, in seconds.
+const LONGEST_RETRY_S: f64 = 60.0;
 
 pub(crate) enum Command {
-    Generate(Generate),
-    Score(Score),
+    /// Choices of one prompt.
+    Generate(Vec<(Ticket, Generate)>),
+    Score(Ticket, Score),
+    Embed(Ticket, Embed),
+}
+
+/// How fast requests are finished while there are any.
+#[derive(Debug, Default)]
+struct Pace {
+    // When the last one was finished, or the first came after none was in flight.
+    since: Option<Instant>,
+    // Moving average of the time between two ends, in seconds.
+    interval_s: Option<f64>,
+}
+
+impl Pace {
+    fn busy(&mut self, now: Instant) {
+        self.since = Some(now);
+    }
+
+    fn finished(&mut self, now: Instant) {
+        if let Some(since) = self.since.replace(now) {
+            let interval = now.saturating_duration_since(since).as_secs_f64();
+            self.interval_s = Some(self.interval_s.map_or(interval, |mean| mean + (interval - mean) / 16.0));
+        }
+    }
+
+    /// When an eighth of `limit` places should be free: one place alone would be taken before everyone who was
+    /// refused comes back.
+    fn retry_after_s(&self, limit: usize) -> u32 {
+        let places = limit.div_ceil(8) as f64;
+        (self.interval_s.unwrap_or(0.0) * places).ceil().clamp(1.0, LONGEST_RETRY_S) as u32
+    }
 }
 
 /// How busy the engine is, readable from any thread.
@@ -110,6 +53,7 @@ pub(crate) enum Command {
 pub struct Load {
     in_flight: AtomicUsize,
     stopped: AtomicBool,
+    pace: Mutex<Pace>,
     idle_lock: Mutex<()>,
     idle: Condvar,
 }
@@ -139,7 +83,25 @@ impl Load {
         }
     }
 
+    fn pace(&self) -> std::sync::MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self, count: usize, limit: usize) -> Result<(), EngineError> {
+        let place = |in_flight| (in_flight + count <= limit).then_some(in_flight + count);
+        match self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, place) {
+            Ok(0) => self.pace().busy(Instant::now()),
+            Ok(_) => {}
+            Err(in_flight) => {
+                metrics::counter!("pacer_engine_requests_refused_total").increment(1);
+                return Err(EngineError::Busy { in_flight, retry_after_s: self.pace().retry_after_s(limit) });
+            }
+        }
+        Ok(())
+    }
+
     fn leave(&self) {
+        self.pace().finished(Instant::now());
         if self.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 {
             // Taking the lock means a waiter either sees zero or is already waiting to be woken.
             let _guard = self.idle_lock.lock().unwrap_or_else(PoisonError::into_inner);
@@ -172,26 +134,46 @@ impl Drop for Alive {
 /// The way to the engine, cheap to clone. The engine stops when every handle is gone and its work is done.
 #[derive(Clone)]
 pub struct EngineHandle {
-    commands: Sender<(Ticket, Command)>,
+    commands: Sender<Command>,
     load: Arc<Load>,
     limit: usize,
 }
 
 impl EngineHandle {
     /// A handle that admits `limit` requests at once, and where its commands come out.
-    pub(crate) fn new(limit: usize) -> (Self, Receiver<(Ticket, Command)>) {
+    pub(crate) fn new(limit: usize) -> (Self, Receiver<Command>) {
         let (commands, receiver) = channel();
         (Self { commands, load: Arc::default(), limit }, receiver)
     }
 
     /// Asks for an answer. Refused at once if the queue is full.
     pub fn generate(&self, request: Generate) -> Result<(), EngineError> {
-        self.submit(Command::Generate(request))
+        self.generate_all(vec![request])
+    }
+
+    /// Asks for several answers, all or none. Neighbours with the same prompt share its computation and its blocks.
+    pub fn generate_all(&self, requests: Vec<Generate>) -> Result<(), EngineError> {
+        let mut tickets = self.tickets(requests.len())?.into_iter();
+        let mut group: Vec<(Ticket, Generate)> = Vec::new();
+        for request in requests {
+            if group.first().is_some_and(|(_, first)| !request.continues(first)) {
+                self.send(Command::Generate(std::mem::take(&mut group)))?;
+            }
+            group.extend(tickets.next().map(|ticket| (ticket, request)));
+        }
+        self.send(Command::Generate(group))
     }
 
     /// Asks for the logits of a text. Refused at once if the queue is full.
     pub fn score(&self, request: Score) -> Result<(), EngineError> {
-        self.submit(Command::Score(request))
+        let ticket = self.tickets(1)?.pop().ok_or(EngineError::Stopped)?;
+        self.send(Command::Score(ticket, request))
+    }
+
+    /// Asks for the vector of a text. Refused at once if the queue is full.
+    pub fn embed(&self, request: Embed) -> Result<(), EngineError> {
+        let ticket = self.tickets(1)?.pop().ok_or(EngineError::Stopped)?;
+        self.send(Command::Embed(ticket, request))
     }
 
     /// How busy the engine is.
@@ -199,13 +181,33 @@ impl EngineHandle {
         self.load.clone()
     }
 
-    fn submit(&self, command: Command) -> Result<(), EngineError> {
-        let full = |waiting| (waiting < self.limit).then_some(waiting + 1);
-        if let Err(waiting) = self.load.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, full) {
-            metrics::counter!("pacer_engine_requests_refused_total").increment(1);
-            return Err(Refusal::QueueFull { waiting }.into());
-        }
-        let ticket = Ticket { load: self.load.clone(), arrived: Instant::now() };
-        self.commands.send((ticket, command)).map_err(|_| EngineError::Stopped)
+    fn tickets(&self, count: usize) -> Result<Vec<Ticket>, EngineError> {
+        self.load.enter(count, self.limit)?;
+        let arrived = Instant::now();
+        Ok((0..count).map(|_| Ticket { load: self.load.clone(), arrived }).collect())
+    }
+
+    fn send(&self, command: Command) -> Result<(), EngineError> {
+        self.commands.send(command).map_err(|_| EngineError::Stopped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_should_follow_the_pace_of_finished_requests() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.retry_after_s(64), 1, "nothing is known yet");
+        let start = Instant::now();
+        pace.busy(start);
+        (1..=50).for_each(|n| pace.finished(start + Duration::from_secs(2 * n)));
+        assert_eq!(pace.retry_after_s(64), 16);
+        // An idle hour is no slow request.
+        pace.busy(start + Duration::from_secs(3_600));
+        pace.finished(start + Duration::from_secs(3_602));
+        assert_eq!(pace.retry_after_s(64), 16);
+        assert_eq!(pace.retry_after_s(100_000), 60);
     }
 }

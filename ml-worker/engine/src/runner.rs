@@ -1,9 +1,10 @@
-//! The door to the model: a batch of token ranges goes in, rows of logits come out.
+//! The door to the model: a batch of token ranges goes in, rows of logits or hidden states come out.
 //!
+//! Keys and values live in numbered blocks that the caller hands out; a runner keeps no record of whose they are.
 //! Everything above it (scheduler, sampling, server) works on plain numbers, so it runs and is tested without
 //! libtorch, with [`fake::FakeRunner`] in the model's place.
 
-use crate::sequence::SeqId;
+use crate::cache::block_pool::{BlockCopy, BlockId};
 use std::ops::Range;
 
 /// Why a step could not be computed. The engine fails the requests of that step and goes on.
@@ -17,40 +18,64 @@ pub enum RunnerError {
     Protocol(String),
 }
 
+/// What is wanted of a position.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Want {
+    /// The logits of the token that follows.
+    #[default]
+    Logits,
+    /// The model's state before its head, after the last norm.
+    Hidden,
+}
+
 /// Tokens `start .. start + tokens.len()` of one sequence.
 #[derive(Clone, Debug)]
 pub struct RunInput<'a> {
-    /// Whose tokens; keys and values are kept under this name.
-    pub seq: SeqId,
-    /// Position of the first token: exactly as many as were given before.
+    /// Position of the first token. All before it are in `blocks` already.
     pub start: usize,
     /// The tokens, at least one.
     pub tokens: &'a [u32],
-    /// Absolute positions whose logits are wanted; a suffix of the given range.
-    pub logits: Range<usize>,
-    /// Tokens that the cache should have room for, at least `start + tokens.len()`.
-    pub reserved_tokens: usize,
+    /// Absolute positions whose rows are wanted; a suffix of the given range.
+    pub rows: Range<usize>,
+    /// What these rows are.
+    pub want: Want,
+    /// The sequence's blocks in order, enough for all tokens. Those from `start` on belong to this input alone.
+    pub blocks: &'a [BlockId],
 }
 
-/// Rows of f32 logits, in the order of the batch and, inside an input, of positions.
+/// Rows of f32 numbers, in the order of the batch and, inside an input, of positions.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct LogitRows {
+pub struct Rows {
     /// Length of a row.
-    pub vocab: usize,
-    /// `rows * vocab` numbers.
+    pub width: usize,
+    /// `rows * width` numbers.
     pub data: Vec<f32>,
 }
 
-impl LogitRows {
+impl Rows {
     /// Number of rows.
-    pub fn rows(&self) -> usize {
-        self.data.len().checked_div(self.vocab).unwrap_or(0)
+    pub fn len(&self) -> usize {
+        self.data.len().checked_div(self.width).unwrap_or(0)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.data.is_empty()
     }
 
     /// One row.
     pub fn row(&self, index: usize) -> &[f32] {
-        &self.data[index * self.vocab..(index + 1) * self.vocab]
+        &self.data[index * self.width..(index + 1) * self.width]
     }
+}
+
+/// What a batch gives.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RunOutput {
+    /// Rows of the inputs that want logits.
+    pub logits: Rows,
+    /// Rows of the inputs that want hidden states.
+    pub hidden: Rows,
 }
 
 /// A model with its cache. Only the device thread calls it.
@@ -58,11 +83,19 @@ pub trait ModelRunner: Send {
     /// Length of a row of logits.
     fn vocab_size(&self) -> usize;
 
-    /// Computes a batch, extending each sequence's cache. A sequence appears at most once.
-    fn forward(&mut self, batch: &[RunInput<'_>]) -> Result<LogitRows, RunnerError>;
+    /// Makes a cache of `blocks` blocks of `block_tokens` tokens; called once, before anything is computed.
+    ///
+    /// # Errors
+    /// If there is no room for it.
+    fn allocate(&mut self, blocks: usize, block_tokens: usize) -> Result<(), RunnerError>;
 
-    /// Forgets a sequence; unknown ones are ignored.
-    fn release(&mut self, seq: SeqId);
+    /// Does the copies, then computes a batch and keeps its keys and values in the blocks named. No two inputs write
+    /// to the same block, and none reads what another one writes.
+    ///
+    /// # Errors
+    /// If the batch breaks the protocol, or the device fails; the contents of the blocks to be written are undefined
+    /// then.
+    fn forward(&mut self, copies: &[BlockCopy], batch: &[RunInput<'_>]) -> Result<RunOutput, RunnerError>;
 }
 
 /// A model of a few lines, for tests of everything around the model.
@@ -74,25 +107,55 @@ pub mod fake {
     /// Says what comes after a text.
     pub type NextToken = Box<dyn Fn(&[u32]) -> u32 + Send>;
 
-    /// Puts nearly all probability on `next(tokens)`. Remembers what it was given, so a gap or an overlap in the
-    /// scheduler's plans is an error here.
+    /// Puts nearly all probability on `next(tokens)`. The text is read back from the blocks it was kept in, and like
+    /// real keys and values what is kept of a token depends on all before it: whoever shares, overwrites or gives
+    /// away a block wrongly is told so by an error.
     pub struct FakeRunner {
         vocab: usize,
         next: NextToken,
-        texts: HashMap<SeqId, Vec<u32>>,
+        block_tokens: usize,
+        // By block and place: the token, and a digest of the text up to it.
+        places: HashMap<(BlockId, usize), (u32, u64)>,
         gate: Option<Receiver<()>>,
     }
 
     impl FakeRunner {
         /// A fake over `vocab` tokens.
         pub fn new(vocab: usize, next: impl Fn(&[u32]) -> u32 + Send + 'static) -> Self {
-            Self { vocab, next: Box::new(next), texts: HashMap::new(), gate: None }
+            Self { vocab, next: Box::new(next), block_tokens: 16, places: HashMap::new(), gate: None }
         }
 
         /// Every step waits for one message (or for the sender to be dropped), so that a test can hold the engine.
         pub fn gated(mut self, gate: Receiver<()>) -> Self {
             self.gate = Some(gate);
             self
+        }
+
+        fn keep(&mut self, input: &RunInput<'_>) -> Result<Vec<u32>, RunnerError> {
+            let end = input.start + input.tokens.len();
+            let broken = |what: String| Err(RunnerError::Protocol(format!("{what}: {input:?}")));
+            let whole = !input.tokens.is_empty() && input.rows.end <= end && input.rows.start >= input.start;
+            if !whole || input.blocks.len() * self.block_tokens < end {
+                return broken("tokens, rows or blocks do not fit".into());
+            }
+            let mut text = Vec::with_capacity(end);
+            let mut digest = 0u64;
+            for position in 0..end {
+                let place = (input.blocks[position / self.block_tokens], position % self.block_tokens);
+                let token = match position.checked_sub(input.start) {
+                    Some(index) => input.tokens[index],
+                    None => self.places.get(&place).map_or(u32::MAX, |kept| kept.0),
+                };
+                digest =
+                    (digest ^ u64::from(token) ^ position as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
+                if position >= input.start {
+                    self.places.insert(place, (token, digest));
+                } else if self.places.get(&place) != Some(&(token, digest)) {
+                    return broken(format!("position {position} holds another text"));
+                }
+                text.push(token);
+            }
+            Ok(text)
         }
     }
 
@@ -101,29 +164,93 @@ pub mod fake {
             self.vocab
         }
 
-        fn forward(&mut self, batch: &[RunInput<'_>]) -> Result<LogitRows, RunnerError> {
+        fn allocate(&mut self, _blocks: usize, block_tokens: usize) -> Result<(), RunnerError> {
+            self.block_tokens = block_tokens;
+            Ok(())
+        }
+
+        fn forward(&mut self, copies: &[BlockCopy], batch: &[RunInput<'_>]) -> Result<RunOutput, RunnerError> {
             if let Some(gate) = &self.gate {
                 let _ = gate.recv();
             }
-            let mut rows = LogitRows { vocab: self.vocab, data: Vec::new() };
-            for input in batch {
-                let text = self.texts.entry(input.seq).or_default();
-                let end = input.start + input.tokens.len();
-                if text.len() != input.start || end > input.reserved_tokens || input.logits.end > end {
-                    return Err(RunnerError::Protocol(format!("{input:?} after {} tokens", text.len())));
-                }
-                text.extend(input.tokens);
-                for position in input.logits.clone() {
-                    let mut row = vec![0.0; self.vocab];
-                    row[(self.next)(&text[..=position]) as usize % self.vocab] = 20.0;
-                    rows.data.extend(row);
+            for BlockCopy { from, to } in copies {
+                for place in 0..self.block_tokens {
+                    match self.places.get(&(*from, place)).copied() {
+                        Some(kept) => self.places.insert((*to, place), kept),
+                        None => self.places.remove(&(*to, place)),
+                    };
                 }
             }
-            Ok(rows)
+            let mut output = RunOutput::default();
+            (output.logits.width, output.hidden.width) = (self.vocab, 2);
+            for input in batch {
+                let text = self.keep(input)?;
+                for position in input.rows.clone() {
+                    if input.want == Want::Hidden {
+                        output.hidden.data.extend([text[position] as f32, position as f32]);
+                        continue;
+                    }
+                    let mut row = vec![0.0; self.vocab];
+                    row[(self.next)(&text[..=position]) as usize % self.vocab] = 20.0;
+                    output.logits.data.extend(row);
+                }
+            }
+            Ok(output)
         }
+    }
+}
 
-        fn release(&mut self, seq: SeqId) {
-            self.texts.remove(&seq);
+/// Drives a runner over single texts, without engine and scheduler: for tests and measurements of models.
+pub struct Solo<R> {
+    runner: R,
+    texts: Vec<usize>,
+    blocks: usize,
+}
+
+impl<R: ModelRunner> Solo<R> {
+    const BLOCK_TOKENS: usize = 16;
+
+    /// Room for `texts` texts of at most `tokens` tokens each.
+    ///
+    /// # Errors
+    /// If the runner has no room.
+    pub fn new(mut runner: R, texts: usize, tokens: usize) -> Result<Self, RunnerError> {
+        let blocks = tokens.div_ceil(Self::BLOCK_TOKENS);
+        runner.allocate(texts * blocks, Self::BLOCK_TOKENS)?;
+        Ok(Self { runner, texts: vec![0; texts], blocks })
+    }
+
+    /// Computes one chunk for each of the named texts, behind what they hold, and returns the logits of the last
+    /// `rows` positions of every chunk.
+    ///
+    /// # Errors
+    /// If a text is unknown or full, or the runner fails.
+    pub fn feed(&mut self, chunks: &[(usize, &[u32])], rows: usize) -> Result<Rows, RunnerError> {
+        let broken = |what: &str| RunnerError::Protocol(what.into());
+        let mut tables = Vec::new();
+        for (text, _) in chunks {
+            let first = text * self.blocks;
+            tables.push((first..first + self.blocks).map(|block| BlockId(block as u32)).collect::<Vec<_>>());
+        }
+        let mut batch = Vec::new();
+        for ((text, tokens), blocks) in chunks.iter().zip(&tables) {
+            let start = *self.texts.get(*text).ok_or_else(|| broken("no such text"))?;
+            let end = start + tokens.len();
+            if end > self.blocks * Self::BLOCK_TOKENS {
+                return Err(broken("the text is full"));
+            }
+            let rows = end - rows.min(tokens.len())..end;
+            batch.push(RunInput { start, tokens, rows, want: Want::Logits, blocks });
+        }
+        let output = self.runner.forward(&[], &batch)?;
+        chunks.iter().for_each(|(text, tokens)| self.texts[*text] += tokens.len());
+        Ok(output.logits)
+    }
+
+    /// Empties a text, or shortens it.
+    pub fn truncate(&mut self, text: usize, tokens: usize) {
+        if let Some(len) = self.texts.get_mut(text) {
+            *len = tokens.min(*len);
         }
     }
 }

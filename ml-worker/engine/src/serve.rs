@@ -3,10 +3,13 @@
 use anyhow::{ensure, Context};
 use clap::Args;
 use pacer_artifact::{sampler::Vocabulary, AttentionPath, DType, DeviceClass, Profile, Thresholds};
+use pacer_engine::cache::BLOCK_TOKENS;
 use pacer_engine::config::{GenerationDefaults, ModelConfig};
 use pacer_engine::device::{self, DeviceChoice, Dtype};
 use pacer_engine::engine::{self, EngineConfig};
 use pacer_engine::grammar::Compiler;
+use pacer_engine::kernels;
+use pacer_engine::memory;
 use pacer_engine::scheduler::SchedulerConfig;
 use pacer_engine::server::{self, Server};
 use pacer_engine::template::ChatTemplate;
@@ -20,8 +23,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tch::Device;
 
-/// Tokens in a block of the KV cache.
-const BLOCK_TOKENS: usize = 16;
 /// Time that running requests have to finish after the engine was told to stop.
 const DRAIN: Duration = Duration::from_secs(30);
 /// Room for the logits of one scoring chunk.
@@ -67,6 +68,15 @@ pub struct ServeArgs {
     /// Memory of the KV cache [default: what the requests can use, at most a quarter of the free memory]
     #[arg(long, value_name = "MIB")]
     kv_memory_mib: Option<usize>,
+    /// Compute every prompt as a whole, instead of keeping computed blocks for later requests that begin alike
+    #[arg(long)]
+    no_prefix_cache: bool,
+    /// Tokens guessed ahead from what a text said before, at most, while few requests decode; 0 guesses none
+    #[arg(long, default_value_t = 0, value_name = "TOKENS")]
+    speculate: usize,
+    /// Give the same bits for a request whatever runs beside it, is cached or was interrupted; slower
+    #[arg(long)]
+    deterministic: bool,
     /// Devices of the Sprint, separated by commas: auto, cpu, cuda:N [default: the model's]
     #[arg(long, value_delimiter = ',', value_name = "DEVICES")]
     sprint_device: Option<Vec<DeviceChoice>>,
@@ -88,6 +98,7 @@ pub struct ServeArgs {
 pub fn serve(args: ServeArgs) -> anyhow::Result<()> {
     ensure!(args.max_num_seqs > 0 && args.step_tokens > 0, "--max-num-seqs and --step-tokens must not be zero");
     let metrics = server::metrics_handle();
+    kernels::set_deterministic(args.deterministic);
     let device = device::open(args.device, args.threads).map_err(anyhow::Error::msg)?;
     let config = ModelConfig::load(&args.model)?;
     let dtype = dtype(&args.dtype, &config)?;
@@ -103,7 +114,7 @@ pub fn serve(args: ServeArgs) -> anyhow::Result<()> {
         "--max-model-len must be between 2 and {}",
         config.max_position
     );
-    let kv_blocks = kv_blocks(&args, &config, dtype, context)?;
+    let kv_blocks = kv_blocks(&args, &config, dtype, context, device)?;
     let scheduler = SchedulerConfig {
         max_num_seqs: args.max_num_seqs,
         max_waiting: args.max_waiting,
@@ -111,6 +122,9 @@ pub fn serve(args: ServeArgs) -> anyhow::Result<()> {
         max_logit_rows: (LOGIT_BYTES / (4 * config.vocab_size)).max(1),
         kv_blocks,
         block_tokens: BLOCK_TOKENS,
+        prefix_cache: !args.no_prefix_cache,
+        speculate_tokens: args.speculate,
+        ..SchedulerConfig::default()
     };
     let vocab = Vocabulary {
         size: config.vocab_size,
@@ -233,20 +247,34 @@ fn folder_name(dir: &std::path::Path) -> anyhow::Result<String> {
 }
 
 /// Size of the cache: as asked for, or enough for every request at full length within a quarter of the free memory.
-fn kv_blocks(args: &ServeArgs, config: &ModelConfig, dtype: Dtype, context: usize) -> anyhow::Result<usize> {
+/// The model is loaded by now, so what is free is free for the cache.
+fn kv_blocks(
+    args: &ServeArgs,
+    config: &ModelConfig,
+    dtype: Dtype,
+    context: usize,
+    device: Device,
+) -> anyhow::Result<usize> {
     let block_bytes = config.kv_bytes_per_token(dtype.bytes()) * BLOCK_TOKENS;
     let one_context = context.div_ceil(BLOCK_TOKENS);
+    let free = memory::free_bytes();
     let blocks = match (args.kv_blocks, args.kv_memory_mib) {
         (Some(blocks), _) => blocks,
         (None, Some(mib)) => (mib << 20) / block_bytes,
-        (None, None) => {
-            (args.max_num_seqs * one_context).min((device::free_memory_bytes() / 4 / block_bytes).max(one_context))
-        }
+        (None, None) => (args.max_num_seqs * one_context).min((free / 4 / block_bytes).max(one_context)),
     };
     ensure!(
         blocks >= one_context,
         "the KV cache would hold {} tokens, fewer than one context of {context}: give it more memory or lower --max-model-len",
         blocks * BLOCK_TOKENS
+    );
+    // A GPU's memory is reserved at once and refuses by itself; main memory is given only when it is written, and then
+    // it would be too late to refuse.
+    ensure!(
+        device != Device::Cpu || blocks.saturating_mul(block_bytes) <= free,
+        "the KV cache would take {} MiB, but only {} MiB are free: lower --kv-memory-mib, --kv-blocks or --max-model-len",
+        blocks.saturating_mul(block_bytes) >> 20,
+        free >> 20
     );
     Ok(blocks)
 }

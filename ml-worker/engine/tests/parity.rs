@@ -9,8 +9,7 @@ mod parity_support;
 use pacer_engine::config::ModelConfig;
 use pacer_engine::device::Dtype;
 use pacer_engine::model::{self, TorchRunner};
-use pacer_engine::runner::{ModelRunner, RunInput};
-use pacer_engine::sequence::SeqId;
+use pacer_engine::runner::Solo;
 use parity_support::{cases, Case};
 use tch::{Device, Kind, Tensor};
 
@@ -21,27 +20,27 @@ const F32_NOISE: f64 = 1e-4;
 /// The bound for bf16, in nats.
 const BF16_BOUND: f64 = 0.02;
 
-fn runner(case: &Case, dtype: Dtype) -> TorchRunner {
+/// A model with room for two texts.
+fn runner(case: &Case, dtype: Dtype) -> Solo<TorchRunner> {
     // Threads cost more than they bring at this size.
     tch::set_num_threads(1);
     let config = ModelConfig::load(&case.dir).unwrap();
-    model::load(&case.dir, &config, dtype, Device::Cpu).unwrap_or_else(|error| panic!("{}: {error}", case.name))
+    let model = model::load(&case.dir, &config, dtype, Device::Cpu);
+    let model = model.unwrap_or_else(|error| panic!("{}: {error}", case.name));
+    Solo::new(model, 2, case.tokens.len()).unwrap()
 }
 
 /// Logits of all positions, the sequence being given in pieces of these lengths, beside another one.
-fn logits(runner: &mut TorchRunner, tokens: &[u32], pieces: &[usize]) -> Tensor {
+fn logits(runner: &mut Solo<TorchRunner>, tokens: &[u32], pieces: &[usize]) -> Tensor {
     let (mut start, mut rows) = (0, Vec::new());
     let other: Vec<u32> = tokens.iter().rev().copied().collect();
     for len in pieces {
         let end = start + len;
-        let input = |seq, tokens| RunInput { seq, start, tokens, logits: start..end, reserved_tokens: end };
-        let batch = [input(SeqId(1), &tokens[start..end]), input(SeqId(2), &other[start..end])];
-        let data = runner.forward(&batch).unwrap().data;
+        let data = runner.feed(&[(0, &tokens[start..end]), (1, &other[start..end])], *len).unwrap().data;
         rows.extend_from_slice(&data[..data.len() / 2]);
         start = end;
     }
-    runner.release(SeqId(1));
-    runner.release(SeqId(2));
+    (0..2).for_each(|text| runner.truncate(text, 0));
     Tensor::from_slice(&rows).view([start as i64, -1])
 }
 
@@ -76,14 +75,7 @@ fn greedy_tokens_should_equal_those_of_transformers_when_128_are_generated_in_f3
         let mut start = 0;
         while tokens.len() < case.tokens.len() {
             let end = tokens.len();
-            let input = RunInput {
-                seq: SeqId(1),
-                start,
-                tokens: &tokens[start..end],
-                logits: end - 1..end,
-                reserved_tokens: case.tokens.len(),
-            };
-            let row = runner.forward(&[input]).unwrap().data;
+            let row = runner.feed(&[(0, &tokens[start..end])], 1).unwrap().data;
             let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0;
             start = end;
             tokens.push(best as u32);

@@ -27,7 +27,8 @@ async fn chat_should_answer_when_it_is_not_streamed() {
     let said = SCRIPT.len() + 1;
     assert_eq!(
         answer["usage"],
-        json!({"prompt_tokens": prompt, "completion_tokens": said, "total_tokens": prompt + said})
+        json!({"prompt_tokens": prompt, "completion_tokens": said, "total_tokens": prompt + said,
+            "prompt_tokens_details": {"cached_tokens": 0}})
     );
     assert!(answer.get("pacer").is_none());
 }
@@ -174,10 +175,9 @@ async fn engine_should_stop_within_one_step_when_nobody_listens() {
     let (sender, mut events) = tokio::sync::mpsc::unbounded_channel();
     let params = pacer_artifact::SamplingParams { max_tokens: 200, ..Default::default() };
     let key = pacer_artifact::SamplingKey([1; 32]);
-    let request =
-        Generate { prompt: vec![1, 2, 3], params, grammar: None, key, top_logprobs: None, record: false, choice: 0, events: sender };
-    engine.generate(request).unwrap();
+    engine.generate(Generate::new(vec![1, 2, 3], params, key, sender)).unwrap();
     permits.send(()).unwrap();
+    assert!(matches!(events.recv().await, Some((0, Event::Prompt { cached_tokens: 0, .. }))));
     assert!(matches!(events.recv().await, Some((0, Event::Token { .. }))));
     drop(events);
     // This permit ends the step that may be under way; a further step would wait for a permit that never comes.

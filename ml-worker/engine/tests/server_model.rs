@@ -4,13 +4,13 @@
 mod server_common;
 
 use pacer_artifact::{Real, SamplingKey, SamplingParams};
+use pacer_engine::cache::block_pool::BlockId;
 use pacer_engine::config::ModelConfig;
 use pacer_engine::device::Dtype;
 use pacer_engine::engine::{spawn, EngineConfig, EngineHandle, Event, Generate};
 use pacer_engine::model::{self, TorchRunner};
-use pacer_engine::runner::{ModelRunner, RunInput};
+use pacer_engine::runner::{ModelRunner, RunInput, Solo, Want};
 use pacer_engine::scheduler::SchedulerConfig;
-use pacer_engine::sequence::SeqId;
 use serde_json::{json, Value};
 use std::collections::HashMap;
 use std::path::Path;
@@ -158,6 +158,7 @@ fn limits() -> SchedulerConfig {
         max_logit_rows: 64,
         kv_blocks: 64,
         block_tokens: 16,
+        ..Default::default()
     }
 }
 
@@ -173,9 +174,7 @@ fn ask(
 ) -> tokio::sync::mpsc::UnboundedReceiver<(u32, Event)> {
     let (sender, events) = tokio::sync::mpsc::unbounded_channel();
     let key = SamplingKey([key; 32]);
-    engine
-        .generate(Generate { prompt, params, grammar: None, key, top_logprobs: None, record: true, choice: 0, events: sender })
-        .unwrap();
+    engine.generate(Generate { record: true, ..Generate::new(prompt, params, key, sender) }).unwrap();
     events
 }
 
@@ -183,6 +182,7 @@ fn tokens_of(mut events: tokio::sync::mpsc::UnboundedReceiver<(u32, Event)>) -> 
     let mut tokens = Vec::new();
     loop {
         match events.blocking_recv().expect("the engine is alive").1 {
+            Event::Prompt { .. } => {}
             Event::Token { id, .. } => tokens.push(id),
             Event::Finished { .. } => return tokens,
             Event::Failed(error) => panic!("{error}"),
@@ -213,20 +213,13 @@ fn logits_should_equal_the_plain_forward_when_prefill_is_cut_anywhere() {
         let tokens = prompt(3, 50);
         let want = checkpoint.plain(&tokens);
         for cuts in [vec![50], vec![17, 33], vec![1, 1, 40, 8], vec![49, 1]] {
-            let mut runner = checkpoint.runner();
-            let mut start = 0;
+            let mut solo = Solo::new(checkpoint.runner(), 1, 50).unwrap();
             let mut rows: Vec<f32> = Vec::new();
+            let mut rest = &tokens[..];
             for len in &cuts {
-                let end = start + len;
-                let input = RunInput {
-                    seq: SeqId(1),
-                    start,
-                    tokens: &tokens[start..end],
-                    logits: start..end,
-                    reserved_tokens: end,
-                };
-                rows.extend(runner.forward(&[input]).unwrap().data);
-                start = end;
+                let chunk;
+                (chunk, rest) = rest.split_at(*len);
+                rows.extend(solo.feed(&[(0, chunk)], *len).unwrap().data);
             }
             let got = Tensor::from_slice(&rows).view([50, VOCAB]);
             let difference = (&got - &want).abs().max().double_value(&[]);
@@ -271,31 +264,33 @@ fn bf16_should_stay_close_to_f32_when_it_is_chosen() {
     let checkpoint = checkpoint(json!({}));
     let tokens = prompt(5, 24);
     let want = checkpoint.plain(&tokens).log_softmax(-1, Kind::Float);
-    let mut runner = model::load(checkpoint.path(), &checkpoint.config, Dtype::Bf16, Device::Cpu).unwrap();
-    let input = RunInput { seq: SeqId(1), start: 0, tokens: &tokens, logits: 0..24, reserved_tokens: 32 };
-    let got =
-        Tensor::from_slice(&runner.forward(&[input]).unwrap().data).view([24, VOCAB]).log_softmax(-1, Kind::Float);
+    let runner = model::load(checkpoint.path(), &checkpoint.config, Dtype::Bf16, Device::Cpu).unwrap();
+    let rows = Solo::new(runner, 1, 24).unwrap().feed(&[(0, &tokens)], 24).unwrap();
+    let got = Tensor::from_slice(&rows.data).view([24, VOCAB]).log_softmax(-1, Kind::Float);
     let difference = (got - want).abs().mean(Kind::Float).double_value(&[]);
     assert!(difference < 0.15, "{difference}");
 }
 
 #[test]
-fn runner_should_refuse_when_a_batch_does_not_continue_the_cache() {
+fn runner_should_refuse_when_a_batch_does_not_fit() {
     let checkpoint = checkpoint(json!({}));
     let mut runner = checkpoint.runner();
-    let input = |start: usize, tokens: &'static [u32]| RunInput {
-        seq: SeqId(1),
+    runner.allocate(10, 16).unwrap();
+    let blocks: Vec<_> = (0..10).map(BlockId).collect();
+    let input = |start: usize, tokens: &'static [u32], held: usize| RunInput {
         start,
         tokens,
-        logits: start..start,
-        reserved_tokens: 8,
+        rows: start + tokens.len()..start + tokens.len(),
+        want: Want::Logits,
+        blocks: &blocks[..held],
     };
-    assert!(runner.forward(&[input(1, &[1])]).is_err());
-    assert!(runner.forward(&[input(0, &[1, 300])]).is_err());
-    assert!(runner.forward(&[input(0, &[1, 2])]).unwrap().data.is_empty());
-    assert!(runner.forward(&[input(0, &[1])]).is_err());
-    runner.release(SeqId(1));
-    assert!(runner.forward(&[input(0, &[1])]).is_ok());
+    assert!(runner.forward(&[], &[input(0, &[1, 300], 1)]).is_err(), "a token outside the vocabulary");
+    assert!(runner.forward(&[], &[input(15, &[1, 2], 1)]).is_err(), "more tokens than the blocks hold");
+    assert!(runner.forward(&[], &[input(128, &[1], 10)]).is_err(), "a position the model does not have");
+    assert!(runner.forward(&[], &[input(0, &[], 1)]).is_err(), "nothing to do");
+    assert!(runner.forward(&[], &[RunInput { blocks: &[BlockId(10)], ..input(0, &[1], 1) }]).is_err(), "no such block");
+    assert!(runner.forward(&[], &[RunInput { rows: 0..9, ..input(0, &[1], 1) }]).is_err(), "rows of other tokens");
+    assert!(runner.forward(&[], &[input(0, &[1, 2], 1)]).unwrap().logits.is_empty());
 }
 
 #[test]

@@ -197,6 +197,9 @@ impl Bench {
             max_logit_rows: 64,
             kv_blocks: self.kv_blocks(),
             block_tokens: BLOCK_TOKENS,
+            // Prompts are random: nothing is measured that a cache could have answered.
+            prefix_cache: false,
+            ..SchedulerConfig::default()
         };
         let max_model_len = self.config.max_position.min(self.args.kv_tokens);
         let eos = self.config.eos_token_ids.clone();
@@ -232,20 +235,17 @@ impl Bench {
         for choice in 0..asked.batch as u32 {
             let prompt = self.prompt(asked.prompt);
             let temperature = Real::new(if asked.seeded { 1.0 } else { 0.0 });
+            let params = SamplingParams {
+                temperature,
+                max_tokens: asked.tokens as u32,
+                ignore_eos: true,
+                ..SamplingParams::default()
+            };
+            let key = SamplingKey::derive(KeyKind::InferenceId, &inference_id, choice);
             engine.generate(Generate {
-                prompt,
-                params: SamplingParams {
-                    temperature,
-                    max_tokens: asked.tokens as u32,
-                    ignore_eos: true,
-                    ..SamplingParams::default()
-                },
-                grammar: None,
-                key: SamplingKey::derive(KeyKind::InferenceId, &inference_id, choice),
-                top_logprobs: None,
                 record: asked.recorded,
                 choice,
-                events: sender.clone(),
+                ..Generate::new(prompt, params, key, sender.clone())
             })?;
         }
         Ok(events)
@@ -258,6 +258,7 @@ impl Bench {
         let mut open = batch;
         while open > 0 {
             match events.blocking_recv().ok_or(EngineError::Stopped)? {
+                (_, Event::Prompt { .. }) => {}
                 (choice, Event::Token { .. }) => times[choice as usize].push(Instant::now()),
                 (_, Event::Finished { .. }) => open -= 1,
                 (_, Event::Failed(error)) => return Err(error.into()),
@@ -274,9 +275,12 @@ impl Bench {
     fn prefill(&mut self, tokens: usize) -> Result<Value, BenchError> {
         let began = Instant::now();
         let mut events = self.ask(Asked { batch: 1, prompt: tokens, tokens: 1, seeded: false, recorded: false })?;
-        match events.blocking_recv().ok_or(EngineError::Stopped)? {
-            (_, Event::Failed(error)) => return Err(error.into()),
-            (_, _) => {}
+        loop {
+            match events.blocking_recv().ok_or(EngineError::Stopped)? {
+                (_, Event::Failed(error)) => return Err(error.into()),
+                (_, Event::Prompt { .. }) => {}
+                (_, _) => break,
+            }
         }
         let seconds = began.elapsed().as_secs_f64();
         Ok(json!({"tokens_per_s": tokens as f64 / seconds, "tokens": tokens, "seconds": seconds}))

@@ -1,11 +1,11 @@
-//! The tensors behind the books: for each sequence and layer one key and one value tensor.
+//! The tensors behind the books: for each layer one key and one value tensor, `[blocks, kv_heads, block_tokens,
+//! head_dim]`.
 //!
-//! A sequence's keys of a layer are `[kv_heads, capacity, head_dim]`, contiguous along its tokens: on a CPU attention
-//! over such a slot is two to five times faster than over gathered blocks (measured, see the notes on libtorch).
-//! The capacity follows the sequence's block table and grows by a quarter at a time, so that copying stays rare.
+//! The pool is one reservation of address space; memory is touched as blocks are used, lowest numbers first. Seen as
+//! rows of `head_dim`, row `(block * kv_heads + head) * block_tokens + place` belongs to one token and head: writing
+//! is `index_copy_` of such rows, gathering `index_select`.
 
-use crate::sequence::SeqId;
-use std::collections::HashMap;
+use super::block_pool::BlockCopy;
 use tch::{Device, Kind, TchError, Tensor};
 
 /// Shape and place of every cached tensor.
@@ -23,73 +23,99 @@ pub struct KvShape {
     pub device: Device,
 }
 
-struct Slot {
-    tokens: i64,
-    capacity: i64,
-    layers: Vec<(Tensor, Tensor)>,
-}
-
 /// See the module's header.
 pub struct KvCache {
     shape: KvShape,
-    slots: HashMap<SeqId, Slot>,
+    block_tokens: usize,
+    blocks: usize,
+    layers: Vec<Layer>,
+}
+
+struct Layer {
+    keys: Tensor,
+    values: Tensor,
 }
 
 impl KvCache {
-    /// An empty cache.
-    pub fn new(shape: KvShape) -> Self {
-        Self { shape, slots: HashMap::new() }
+    /// A cache of `blocks` blocks of `block_tokens` tokens each; with none until it is known how many are wanted.
+    ///
+    /// # Errors
+    /// If the device has no room.
+    pub fn new(shape: KvShape, blocks: usize, block_tokens: usize) -> Result<Self, TchError> {
+        let KvShape { kv_heads, head_dim, kind, device, .. } = shape;
+        let size = [blocks as i64, kv_heads, block_tokens as i64, head_dim];
+        let empty = || Tensor::f_empty(size, (kind, device));
+        let layers = (0..shape.layers)
+            .map(|_| Ok(Layer { keys: empty()?, values: empty()? }))
+            .collect::<Result<Vec<_>, TchError>>()?;
+        Ok(Self { shape, block_tokens, blocks, layers })
     }
 
-    /// Tokens kept for a sequence.
-    pub fn len(&self, seq: SeqId) -> usize {
-        self.slots.get(&seq).map_or(0, |slot| slot.tokens as usize)
+    /// Shape of what is kept.
+    pub fn shape(&self) -> KvShape {
+        self.shape
     }
 
-    /// Makes room for `tokens` tokens of a sequence.
-    pub fn reserve(&mut self, seq: SeqId, tokens: usize) -> Result<(), TchError> {
-        let KvShape { layers, kv_heads, head_dim, kind, device } = self.shape;
-        let slot = self.slots.entry(seq).or_insert(Slot { tokens: 0, capacity: 0, layers: Vec::new() });
-        let tokens = tokens as i64;
-        if tokens <= slot.capacity {
-            return Ok(());
+    /// Tokens in a block.
+    pub fn block_tokens(&self) -> usize {
+        self.block_tokens
+    }
+
+    /// Number of blocks.
+    pub fn blocks(&self) -> usize {
+        self.blocks
+    }
+
+    /// Keys and values of a layer, `[blocks, kv_heads, block_tokens, head_dim]` each.
+    pub fn pools(&self, layer: usize) -> (&Tensor, &Tensor) {
+        (&self.layers[layer].keys, &self.layers[layer].values)
+    }
+
+    /// Writes keys and values (`[n, kv_heads, head_dim]`) of a layer to the rows `places` (`[n * kv_heads]`).
+    ///
+    /// # Errors
+    /// If libtorch refuses.
+    pub fn write(&self, layer: usize, places: &Tensor, keys: &Tensor, values: &Tensor) -> Result<(), TchError> {
+        let width = self.shape.head_dim;
+        let Layer { keys: all_keys, values: all_values } = &self.layers[layer];
+        for (all, new) in [(all_keys, keys), (all_values, values)] {
+            let _ = all.f_view([-1, width])?.f_index_copy_(0, places, &new.f_reshape([-1, width])?)?;
         }
-        let capacity = tokens.max(slot.capacity + slot.capacity / 4);
-        let mut grown = Vec::with_capacity(layers);
-        for layer in 0..layers {
-            let empty = || Tensor::f_empty([kv_heads, capacity, head_dim], (kind, device));
-            let (keys, values) = (empty()?, empty()?);
-            if let Some((old_keys, old_values)) = slot.layers.get(layer).filter(|_| slot.tokens > 0) {
-                keys.f_narrow(1, 0, slot.tokens)?.f_copy_(&old_keys.f_narrow(1, 0, slot.tokens)?)?;
-                values.f_narrow(1, 0, slot.tokens)?.f_copy_(&old_values.f_narrow(1, 0, slot.tokens)?)?;
-            }
-            grown.push((keys, values));
-        }
-        slot.layers = grown;
-        slot.capacity = capacity;
         Ok(())
     }
 
-    /// Writes keys and values (`[new, kv_heads, head_dim]`) of one layer behind those kept, and returns all of that
-    /// layer, `[kv_heads, kept + new, head_dim]`. The new tokens count only after [`KvCache::advance`].
-    pub fn append(&mut self, seq: SeqId, layer: usize, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor), TchError> {
-        let slot = self.slots.get(&seq).ok_or_else(|| TchError::Torch("a sequence without a cache slot".into()))?;
-        let (keys, values) = &slot.layers[layer];
-        let new = k.size()[0];
-        keys.f_narrow(1, slot.tokens, new)?.f_copy_(&k.f_transpose(0, 1)?)?;
-        values.f_narrow(1, slot.tokens, new)?.f_copy_(&v.f_transpose(0, 1)?)?;
-        Ok((keys.f_narrow(1, 0, slot.tokens + new)?, values.f_narrow(1, 0, slot.tokens + new)?))
+    /// The rows `places` (`[kv_heads * tokens]`, head by head) of a layer's keys and values: `[kv_heads, tokens,
+    /// head_dim]` each.
+    ///
+    /// # Errors
+    /// If libtorch refuses.
+    pub fn gather(&self, layer: usize, places: &Tensor) -> Result<(Tensor, Tensor), TchError> {
+        let KvShape { kv_heads, head_dim, .. } = self.shape;
+        let Layer { keys, values } = &self.layers[layer];
+        let rows =
+            |all: &Tensor| all.f_view([-1, head_dim])?.f_index_select(0, places)?.f_view([kv_heads, -1, head_dim]);
+        Ok((rows(keys)?, rows(values)?))
     }
 
-    /// Counts `new` tokens as kept, after every layer has appended them.
-    pub fn advance(&mut self, seq: SeqId, new: usize) {
-        if let Some(slot) = self.slots.get_mut(&seq) {
-            slot.tokens += new as i64;
+    /// Copies blocks, of all layers. A block that is copied from is read before any block is written.
+    ///
+    /// # Errors
+    /// If libtorch refuses.
+    pub fn copy(&self, copies: &[BlockCopy]) -> Result<(), TchError> {
+        if copies.is_empty() {
+            return Ok(());
         }
-    }
-
-    /// Forgets a sequence.
-    pub fn release(&mut self, seq: SeqId) {
-        self.slots.remove(&seq);
+        let index = |pick: fn(&BlockCopy) -> u32| {
+            let list: Vec<i64> = copies.iter().map(|copy| i64::from(pick(copy))).collect();
+            Tensor::f_from_slice(&list)?.f_to_device(self.shape.device)
+        };
+        let (from, to) = (index(|copy| copy.from.0)?, index(|copy| copy.to.0)?);
+        for layer in &self.layers {
+            for all in [&layer.keys, &layer.values] {
+                // `shallow_clone` because writing in place takes the handle mutably, not the data.
+                let _ = all.shallow_clone().f_index_copy_(0, &to, &all.f_index_select(0, &from)?)?;
+            }
+        }
+        Ok(())
     }
 }

@@ -3,29 +3,18 @@
 //! its [`ModelConfig`]; the families themselves are under `families/`.
 //!
 //! A batch is flat: the new tokens of all sequences stand one after another as rows, so that every matrix product is
-//! one call; only attention goes sequence by sequence.
+//! one call; only attention ([`Batch::attend`]) knows whose they are.
 
-use super::attention::attention;
 use super::ffn::FeedForward;
 use super::linear::{Embedding, Head, Linear};
 use super::names::{Loader, EMBEDDING, HEAD};
 use super::norm::RmsNorm;
 use super::rope::{rotate, Rotary};
 use super::weights::{Weights, WeightsError};
-use crate::cache::kv_cache::KvCache;
+use crate::cache::batch::{Attention, Batch};
+use crate::cache::KvCache;
 use crate::config::ModelConfig;
-use crate::sequence::SeqId;
 use tch::{Device, Kind, TchError, Tensor};
-
-/// The new tokens of one sequence in a flat batch.
-pub struct Segment {
-    /// Whose.
-    pub seq: SeqId,
-    /// Tokens cached before.
-    pub start: usize,
-    /// New tokens.
-    pub len: usize,
-}
 
 struct Layer {
     attention_norm: RmsNorm,
@@ -33,8 +22,7 @@ struct Layer {
     /// Norms of each head's queries and keys.
     qk_norm: Option<(RmsNorm, RmsNorm)>,
     output: Linear,
-    /// Tokens that a position sees, itself included, if not all.
-    window: Option<usize>,
+    attention: Attention,
     ffn_norm: RmsNorm,
     ffn: FeedForward,
 }
@@ -52,7 +40,7 @@ impl Layer {
             qkv: loader.linear(&qkv)?,
             qk_norm,
             output: loader.linear(&[name("self_attn.o_proj")])?,
-            window: config.window(index),
+            attention: Attention { scale: (config.head_dim as f64).powf(-0.5), window: config.window(index) },
             ffn_norm: loader.norm(&name("post_attention_layernorm"))?,
             ffn: FeedForward::load(loader, config, index)?,
         })
@@ -104,47 +92,30 @@ impl Decoder {
         })
     }
 
-    /// Runs the flat batch `tokens` at `positions` (i64, `[n]` each), extending the cache of every segment, and
-    /// returns the final hidden states, normed, `[rows, d]`, of the batch rows named in `rows` (i64).
+    /// Runs a flat batch, keeping its keys and values in `cache`, and returns the final hidden states, normed, `[rows,
+    /// d]`, of the batch rows named in `rows` (i64).
     ///
     /// # Errors
     /// If libtorch refuses, for want of memory say.
-    pub fn hidden(
-        &self,
-        tokens: &Tensor,
-        positions: &Tensor,
-        segments: &[Segment],
-        rows: &Tensor,
-        cache: &mut KvCache,
-    ) -> Result<Tensor, TchError> {
-        let mut x = self.embedding.forward(tokens)?;
-        let angles = self.rotary.rows(positions)?;
+    pub fn hidden(&self, batch: &Batch, rows: &Tensor, cache: &KvCache) -> Result<Tensor, TchError> {
+        let mut x = self.embedding.forward(&batch.tokens)?;
+        let angles = self.rotary.rows(&batch.positions)?;
         for (index, layer) in self.layers.iter().enumerate() {
             let qkv = layer.qkv.forward(&layer.attention_norm.forward(&x)?)?;
-            let mixed = self.attend(index, &qkv, &angles, segments, cache)?;
+            let mixed = self.attend(index, &qkv, &angles, batch, cache)?;
             layer.output.add_to(&mixed, &mut x)?;
             let normed = layer.ffn_norm.forward(&x)?;
             layer.ffn.add_to(&normed, &mut x)?;
         }
-        for segment in segments {
-            cache.advance(segment.seq, segment.len);
-        }
         self.norm.forward(&x.f_index_select(0, rows)?)
     }
 
-    /// Runs the flat batch as [`Decoder::hidden`] does and returns f32 logits, `[rows, vocab]`.
+    /// f32 logits, `[rows, vocab]`, of states that [`Decoder::hidden`] gave.
     ///
     /// # Errors
-    /// If libtorch refuses, for want of memory say.
-    pub fn forward(
-        &self,
-        tokens: &Tensor,
-        positions: &Tensor,
-        segments: &[Segment],
-        rows: &Tensor,
-        cache: &mut KvCache,
-    ) -> Result<Tensor, TchError> {
-        self.head.forward(&self.hidden(tokens, positions, segments, rows, cache)?)
+    /// If libtorch refuses.
+    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor, TchError> {
+        self.head.forward(hidden)
     }
 
     fn attend(
@@ -152,8 +123,8 @@ impl Decoder {
         index: usize,
         qkv: &Tensor,
         angles: &(Tensor, Tensor),
-        segments: &[Segment],
-        cache: &mut KvCache,
+        batch: &Batch,
+        cache: &KvCache,
     ) -> Result<Tensor, TchError> {
         let layer = &self.layers[index];
         let heads = qkv.f_reshape([qkv.size()[0], self.heads + 2 * self.kv_heads, self.head_dim])?;
@@ -166,20 +137,8 @@ impl Decoder {
             }
         };
         let rotated = rotate(&turning, angles)?;
-        let mut outputs = Vec::with_capacity(segments.len());
-        let mut row = 0;
-        for segment in segments {
-            let len = segment.len as i64;
-            let own = rotated.f_narrow(0, row, len)?;
-            let values = heads.f_narrow(0, row, len)?.f_narrow(1, self.heads + self.kv_heads, self.kv_heads)?;
-            let keys = own.f_narrow(1, self.heads, self.kv_heads)?;
-            let (keys, values) = cache.append(segment.seq, index, &keys, &values)?;
-            outputs.push(attention(&own.f_narrow(1, 0, self.heads)?, &keys, &values, layer.window)?);
-            row += len;
-        }
-        if outputs.len() == 1 {
-            return Ok(outputs.remove(0));
-        }
-        Tensor::f_cat(&outputs, 0)
+        let (queries, keys) = (rotated.f_narrow(1, 0, self.heads)?, rotated.f_narrow(1, self.heads, self.kv_heads)?);
+        let values = heads.f_narrow(1, self.heads + self.kv_heads, self.kv_heads)?;
+        batch.attend(cache, index, &layer.attention, &queries, &keys, &values)
     }
 }

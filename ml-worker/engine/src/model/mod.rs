@@ -1,8 +1,7 @@
-//! Models: weights from a checkpoint ([`shards`], [`weights`], [`names`]), parts ([`linear`], [`norm`], [`rope`], [`attention`],
+//! Models: weights from a checkpoint ([`shards`], [`weights`], [`names`]), parts ([`linear`], [`norm`], [`rope`],
 //! [`ffn`]), the decoder made of them ([`decoder`]), one file per family ([`families`]), and the runner that drives all
 //! of it ([`torch_runner`]).
 
-pub mod attention;
 pub mod decoder;
 pub mod families;
 pub mod ffn;

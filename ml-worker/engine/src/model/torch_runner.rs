@@ -1,14 +1,15 @@
 //! The real [`ModelRunner`]: a model and its cache on one libtorch device.
 
-use super::decoder::{Decoder, Segment};
+use super::decoder::Decoder;
 use super::weights::{Weights, WeightsError};
+use crate::cache::block_pool::BlockCopy;
 use crate::cache::kv_cache::{KvCache, KvShape};
+use crate::cache::{Batch, BLOCK_TOKENS};
 use crate::config::ModelConfig;
 use crate::device::Dtype;
-use crate::runner::{LogitRows, ModelRunner, RunInput, RunnerError};
-use crate::sequence::SeqId;
+use crate::runner::{ModelRunner, Rows, RunInput, RunOutput, RunnerError, Want};
 use std::path::Path;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 /// Why a checkpoint cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +20,9 @@ pub enum LoadError {
     /// Its weights.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// Its cache.
+    #[error("the KV cache: {0}")]
+    Cache(#[from] TchError),
 }
 
 /// See the module's header.
@@ -31,7 +35,7 @@ pub struct TorchRunner {
     started: bool,
 }
 
-/// Loads the checkpoint in `dir`.
+/// Loads the checkpoint in `dir`. Its cache has no blocks yet.
 pub fn load(dir: &Path, config: &ModelConfig, dtype: Dtype, device: Device) -> Result<TorchRunner, LoadError> {
     let _guard = tch::no_grad_guard();
     let weights = Weights::open(dir)?;
@@ -45,7 +49,7 @@ pub fn load(dir: &Path, config: &ModelConfig, dtype: Dtype, device: Device) -> R
     };
     Ok(TorchRunner {
         model,
-        cache: KvCache::new(shape),
+        cache: KvCache::new(shape, 0, BLOCK_TOKENS)?,
         vocab: config.vocab_size,
         max_position: config.max_position,
         device,
@@ -56,12 +60,15 @@ pub fn load(dir: &Path, config: &ModelConfig, dtype: Dtype, device: Device) -> R
 impl TorchRunner {
     fn check(&self, input: &RunInput<'_>) -> Result<(), RunnerError> {
         let end = input.start + input.tokens.len();
-        let broken = |what: &str| Err(RunnerError::Protocol(format!("{:?}: {what}", input.seq)));
-        if input.tokens.is_empty() || input.logits.end > end || input.logits.start < input.start {
-            return broken("an empty range, or logits outside it");
+        let broken = |what: &str| Err(RunnerError::Protocol(format!("tokens {} to {end}: {what}", input.start)));
+        if input.tokens.is_empty() || input.rows.end > end || input.rows.start < input.start {
+            return broken("an empty range, or rows outside it");
         }
-        if input.start != self.cache.len(input.seq) {
-            return broken("it does not continue what is cached");
+        if input.blocks.len() * self.cache.block_tokens() < end {
+            return broken("more tokens than the blocks hold");
+        }
+        if input.blocks.iter().any(|block| block.0 as usize >= self.cache.blocks()) {
+            return broken("a block is outside the cache");
         }
         if end > self.max_position {
             return broken("it is longer than the model's positions");
@@ -71,6 +78,17 @@ impl TorchRunner {
         }
         Ok(())
     }
+
+    /// Rows of the flat batch whose results are wanted: those for logits, then those for hidden states.
+    fn wanted(batch: &[RunInput<'_>]) -> (Vec<i64>, Vec<i64>) {
+        let (mut logits, mut hidden, mut base) = (vec![], vec![], 0);
+        for input in batch {
+            let list = if input.want == Want::Logits { &mut logits } else { &mut hidden };
+            list.extend(input.rows.clone().map(|position| (base + position - input.start) as i64));
+            base += input.tokens.len();
+        }
+        (logits, hidden)
+    }
 }
 
 impl ModelRunner for TorchRunner {
@@ -78,35 +96,41 @@ impl ModelRunner for TorchRunner {
         self.vocab
     }
 
-    fn forward(&mut self, batch: &[RunInput<'_>]) -> Result<LogitRows, RunnerError> {
+    fn allocate(&mut self, blocks: usize, block_tokens: usize) -> Result<(), RunnerError> {
+        self.cache = KvCache::new(self.cache.shape(), blocks, block_tokens)?;
+        Ok(())
+    }
+
+    fn forward(&mut self, copies: &[BlockCopy], batch: &[RunInput<'_>]) -> Result<RunOutput, RunnerError> {
         // The guard is per thread, so it is taken where the work is done.
         let _guard = tch::no_grad_guard();
         if !std::mem::replace(&mut self.started, true) {
             // OpenMP counts threads per calling thread: what was set elsewhere must be said again here.
             tch::set_num_threads(tch::get_num_threads());
         }
-        let (mut tokens, mut positions, mut rows, mut segments) = (vec![], vec![], vec![], vec![]);
-        for input in batch {
-            self.check(input)?;
-            let base = tokens.len();
-            tokens.extend(input.tokens.iter().map(|token| *token as i64));
-            positions.extend((input.start..input.start + input.tokens.len()).map(|position| position as i64));
-            rows.extend(input.logits.clone().map(|position| (base + position - input.start) as i64));
-            segments.push(Segment { seq: input.seq, start: input.start, len: input.tokens.len() });
-            self.cache.reserve(input.seq, input.reserved_tokens.max(input.start + input.tokens.len()))?;
+        batch.iter().try_for_each(|input| self.check(input))?;
+        self.cache.copy(copies)?;
+        let (logits, hidden) = Self::wanted(batch);
+        let rows = Tensor::f_from_slice(&[&logits[..], &hidden[..]].concat())?.f_to_device(self.device)?;
+        let states = self.model.hidden(&Batch::new(batch, &self.cache)?, &rows, &self.cache)?;
+        let (first, second) = (logits.len() as i64, hidden.len() as i64);
+        let mut output = RunOutput::default();
+        output.logits.width = self.vocab;
+        if first > 0 {
+            output.logits = download(&self.model.logits(&states.f_narrow(0, 0, first)?)?)?;
         }
-        let upload = |values: &[i64]| Tensor::f_from_slice(values)?.f_to_device(self.device);
-        let (tokens, positions, wanted) = (upload(&tokens)?, upload(&positions)?, upload(&rows)?);
-        let logits = self.model.forward(&tokens, &positions, &segments, &wanted, &mut self.cache)?;
-        let mut data = vec![0f32; rows.len() * self.vocab];
-        let length = data.len();
-        if length > 0 {
-            logits.f_to_device(Device::Cpu)?.f_contiguous()?.f_copy_data(&mut data, length)?;
+        if second > 0 {
+            output.hidden = download(&states.f_narrow(0, first, second)?)?;
         }
-        Ok(LogitRows { vocab: self.vocab, data })
+        Ok(output)
     }
+}
 
-    fn release(&mut self, seq: SeqId) {
-        self.cache.release(seq);
-    }
+/// Copies `[rows, width]` of any kind to main memory.
+fn download(rows: &Tensor) -> Result<Rows, TchError> {
+    let (count, width) = rows.size2()?;
+    let mut data = vec![0f32; (count * width) as usize];
+    let length = data.len();
+    rows.f_to_kind(Kind::Float)?.f_to_device(Device::Cpu)?.f_contiguous()?.f_copy_data(&mut data, length)?;
+    Ok(Rows { width: width as usize, data })
 }

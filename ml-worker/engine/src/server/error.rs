@@ -6,7 +6,7 @@ use axum::http::{header, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{json, Value};
 
-/// Seconds a client is told to wait when the queue is full.
+/// Seconds a client is told to wait when the queue is full and nothing better is known.
 const RETRY_AFTER_S: u32 = 1;
 
 /// What a client gets instead of an answer.
@@ -20,11 +20,13 @@ pub struct ApiError {
     pub param: Option<String>,
     /// What went wrong, for a program.
     pub code: Option<&'static str>,
+    /// Seconds after which it is worth trying again.
+    pub retry_after_s: Option<u32>,
 }
 
 impl ApiError {
     fn new(status: StatusCode, message: impl Into<String>, code: Option<&'static str>) -> Self {
-        Self { status, message: message.into(), param: None, code }
+        Self { status, message: message.into(), param: None, code, retry_after_s: None }
     }
 
     /// 400: the request is wrong.
@@ -98,9 +100,14 @@ impl From<EngineError> for ApiError {
     fn from(error: EngineError) -> Self {
         let message = error.to_string();
         match error {
+            EngineError::Busy { retry_after_s, .. } => Self {
+                retry_after_s: Some(retry_after_s),
+                ..Self::new(StatusCode::TOO_MANY_REQUESTS, message, Some("queue_full"))
+            },
             EngineError::Refused(Refusal::QueueFull { .. }) => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, message, Some("queue_full"))
             }
+            EngineError::Deadline => Self::new(StatusCode::GATEWAY_TIMEOUT, message, Some("timeout")),
             EngineError::Refused(Refusal::TooLong { .. }) => Self::too_long(message),
             EngineError::Refused(Refusal::Empty) | EngineError::Params(_) => Self::bad_request(message),
             EngineError::Stopped => Self::new(StatusCode::SERVICE_UNAVAILABLE, message, None),
@@ -113,7 +120,9 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, axum::Json(self.body())).into_response();
         let extra = match self.status {
-            StatusCode::TOO_MANY_REQUESTS => Some((header::RETRY_AFTER, RETRY_AFTER_S.into())),
+            StatusCode::TOO_MANY_REQUESTS => {
+                Some((header::RETRY_AFTER, self.retry_after_s.unwrap_or(RETRY_AFTER_S).into()))
+            }
             // Refused before the body was read: the connection ends here, and a client that keeps connections must
             // know, or its next request would run into the end.
             StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNAUTHORIZED => {

@@ -133,24 +133,9 @@ pub fn metrics_handle() -> &'static PrometheusHandle {
         if metrics::set_global_recorder(recorder).is_err() {
             tracing::warn!("another metrics recorder is installed; /metrics will stay empty");
         }
-        describe();
+        crate::meters::describe();
         handle
     })
-}
-
-fn describe() {
-    metrics::describe_gauge!("pacer_engine_requests_waiting", "Requests in the queue");
-    metrics::describe_gauge!("pacer_engine_requests_running", "Requests in the batch");
-    metrics::describe_gauge!("pacer_engine_kv_blocks_used", "Blocks of the KV cache in use");
-    metrics::describe_gauge!("pacer_engine_kv_blocks_total", "Blocks of the KV cache");
-    metrics::describe_counter!("pacer_engine_prompt_tokens_total", "Prompt tokens accepted");
-    metrics::describe_counter!("pacer_engine_generation_tokens_total", "Tokens generated");
-    metrics::describe_counter!("pacer_engine_requests_refused_total", "Requests refused because the queue was full");
-    metrics::describe_counter!("pacer_engine_requests_cancelled_total", "Requests whose client went away");
-    metrics::describe_counter!("pacer_engine_preemptions_total", "Times a request lost its blocks to an older one");
-    metrics::describe_counter!("pacer_engine_verifications_total", "Verdicts given, by outcome");
-    metrics::describe_histogram!("pacer_engine_ttft_seconds", "Time from arrival to the first token");
-    metrics::describe_histogram!("pacer_engine_request_seconds", "Time from arrival to the end of an answer");
 }
 
 /// Serves until `shutdown` completes, then lets running requests finish.

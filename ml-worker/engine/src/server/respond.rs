@@ -14,6 +14,10 @@ use serde_json::{json, Value};
 pub struct Choice {
     /// Text so far, without a prompt that is echoed.
     pub text: String,
+    /// Tokens of the prompt that were in the cache.
+    pub cached_tokens: usize,
+    /// Log-probabilities of the prompt's tokens from the second on, if asked for.
+    pub prompt_logprobs: Vec<TokenLogProbs>,
     /// Tokens so far, a final end token included.
     pub tokens: usize,
     /// Log-probabilities with the tokens they belong to.
@@ -28,6 +32,10 @@ impl Choice {
     /// Takes an event in; gives back the text it adds, or the error it is.
     pub fn take(&mut self, event: Event) -> Result<String, ApiError> {
         match event {
+            Event::Prompt { cached_tokens, logprobs } => {
+                (self.cached_tokens, self.prompt_logprobs) = (cached_tokens, logprobs);
+                Ok(String::new())
+            }
             Event::Token { id, text, logprobs, position } => {
                 self.tokens += 1;
                 self.text.push_str(&text);
@@ -96,7 +104,14 @@ pub fn sealed(running: &Running, choices: &[Choice]) -> Result<Option<Value>, Ap
 pub fn usage(running: &Running, choices: &[Choice]) -> Value {
     let prompt: usize = running.request.prompts.iter().map(Vec::len).sum();
     let completion: usize = choices.iter().map(|choice| choice.tokens).sum();
-    json!({"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion})
+    // Every prompt counts once, whatever the number of its answers.
+    let cached: usize = choices.iter().step_by(running.request.n as usize).map(|choice| choice.cached_tokens).sum();
+    json!({
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    })
 }
 
 /// One chunk of a stream: `text` and `logprobs` of choice `index`, or its end.

@@ -129,7 +129,7 @@ fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-/// Hands every choice of a request to the engine. If one is refused, dropping the receiver cancels the others.
+/// Hands every choice of a request to the engine, all or none.
 fn submit(server: &Server, request: &ValidRequest) -> Result<UnboundedReceiver<(u32, Event)>, ApiError> {
     let (sender, events) = unbounded_channel();
     let kind = request.key_kind().unwrap_or(KeyKind::InferenceId);
@@ -137,21 +137,25 @@ fn submit(server: &Server, request: &ValidRequest) -> Result<UnboundedReceiver<(
     let grammar = || {
         server.grammars.compile(&request.params.constraint).map_err(|error| ApiError::bad_request(error.to_string()))
     };
+    let mut all = Vec::new();
     for (number, prompt) in request.prompts.iter().enumerate() {
         for sibling in 0..request.n {
             let choice = number as u32 * request.n + sibling;
-            server.engine.generate(Generate {
-                prompt: prompt.clone(),
-                params: request.params.clone(),
+            all.push(Generate {
                 grammar: grammar()?,
-                key: SamplingKey::derive(kind, &inference_id, choice),
                 top_logprobs: request.top_logprobs,
                 record: request.chain.is_some(),
                 choice,
-                events: sender.clone(),
-            })?;
+                ..Generate::new(
+                    prompt.clone(),
+                    request.params.clone(),
+                    SamplingKey::derive(kind, &inference_id, choice),
+                    sender.clone(),
+                )
+            });
         }
     }
+    server.engine.generate_all(all)?;
     Ok(events)
 }
 

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::{
-    handle::{EngineHandle, Score},
+    handle::EngineHandle,
+    request::Score,
     sprint::host_kernels::{add_fold, Block},
 };
 use futures::executor::block_on;

@@ -20,7 +20,7 @@ use super::{
     steps::Spread,
     weights::{Cost, Form, WeightStore},
 };
-use crate::device::free_memory_bytes;
+use crate::memory::free_bytes;
 
 /// Most nonces an engine keeps; a race ends when it has found so many (half a gigabyte).
 const MAX_FOUND: usize = 1 << 26;
@@ -279,7 +279,7 @@ impl Shared {
         }
         let config = preset.config();
         let on_cpu = self.desk().lanes.iter().any(|lane| lane.device == Device::Cpu);
-        let expanded_fits = config.weights() <= MOST_EXPANDED.min(free_memory_bytes() as u64 / 2);
+        let expanded_fits = config.weights() <= MOST_EXPANDED.min(free_bytes() as u64 / 2);
         let form = if on_cpu && expanded_fits { Form::Expanded } else { Form::Packed };
         let between = || self.yield_to_requests(patience);
         let store = Arc::new(WeightStore::derive(config, seed, form, self.threads, &between)?);

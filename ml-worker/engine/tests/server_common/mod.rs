@@ -41,6 +41,7 @@ pub fn limits() -> SchedulerConfig {
         max_logit_rows: 8,
         kv_blocks: 64,
         block_tokens: 4,
+        ..Default::default()
     }
 }
 
