@@ -120,6 +120,7 @@ def main():
         say(peers["error"])
     args.out.parent.mkdir(parents=True, exist_ok=True)
     rows, models, end = [], args.models.split(","), time.monotonic() + 60 * args.minutes
+    interrupted = False
     for number, model in enumerate(models):
         say(f"{model}: checkpoint")
         folder = checkpoints.make(model, cache / "bench-models")
@@ -131,6 +132,9 @@ def main():
             # What is left is shared by the models that are left; the larger of two takes twice as long.
             left = len(models) - number
             plan.measure(time.monotonic() + (end - time.monotonic()) * (1 if left == 1 else 1 / (2 * left - 1)))
+        except KeyboardInterrupt:
+            interrupted = True
+            say("interrupted: what was measured so far is kept")
         finally:
             share = foreign.share() if foreign else None
             plan.end()
@@ -142,6 +146,8 @@ def main():
         rows += rows_of(plan, machine)
         # After each model, so that what was measured is not lost.
         args.out.write_text(json.dumps(rows, indent=1) + "\n")
+        if interrupted:
+            break
     print(table(rows))
     print(f"\nwritten to {args.out}")
     if not any("tokens_per_s" in row and row["system"].startswith("pacer") for row in rows):

@@ -3,15 +3,18 @@
 Two kinds. A *worker* holds a model and answers cases on stdin (`pacer-engine bench`, torch_worker.py); llama.cpp's
 batched-bench has no such mode and is started anew for its turn. A *server* listens; client.py asks it.
 """
+import ctypes
 import json
 import os
 import select
 import signal
 import socket
 import subprocess
+import threading
 import time
 import urllib.request
 
+PRCTL = ctypes.CDLL(None).prctl
 START_S = 300
 CASE_S = 240
 
@@ -39,12 +42,17 @@ def peak_mib(pid):
     return None
 
 
+def die_with_parent():
+    """In a child: whoever is held still must not outlive this program and its memory."""
+    PRCTL(1, signal.SIGKILL)
+
+
 class Process:
     """A child that can be held still."""
 
     def __init__(self, command, policy, log, **pipes):
         self.policy, self.log = policy, open(log, "ab")
-        self.child = subprocess.Popen(command, env=environment(policy), stderr=self.log, **pipes)
+        self.child = subprocess.Popen(command, env=environment(policy), stderr=self.log, preexec_fn=die_with_parent, **pipes)
         self.peak = None
 
     def hold(self):
@@ -125,13 +133,19 @@ class LlamaBench:
         command = [self.program, "-m", self.model, "-c", str(room), "-b", "2048", "-ub", "512", "-npp", prompts, "-ntg", answers,
                    "-npl", str(batch), "-t", str(self.threads), "-lm", "none", "--output-format", "jsonl"]
         with open(self.log, "ab") as log:
-            child = subprocess.Popen(command, env=environment(self.policy), stdout=subprocess.PIPE, stderr=log, text=True)
+            child = subprocess.Popen(command, env=environment(self.policy), stdout=subprocess.PIPE, stderr=log, text=True,
+                                     preexec_fn=die_with_parent)
+            limit = threading.Timer(CASE_S, child.kill)
+            limit.start()
             try:
-                out, _ = child.communicate(timeout=CASE_S)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.communicate()
-                raise Failed(f"no answer in {CASE_S} s") from None
+                out = child.stdout.read()
+                # The kernel's word about this child alone, which `wait` does not pass on.
+                _, status, usage = os.wait4(child.pid, 0)
+                child.returncode = os.waitstatus_to_exitcode(status)
+            finally:
+                limit.cancel()
+                child.stdout.close()
+        self.peak = max(self.peak or 0, usage.ru_maxrss / 1024)
         lines = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
         lines = [line for line in lines if line["pp"] == prompt and line["tg"] == tokens]
         if child.returncode != 0 or not lines:
