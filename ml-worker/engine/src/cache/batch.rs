@@ -11,6 +11,7 @@ use super::block_pool::BlockId;
 use super::kv_cache::KvCache;
 use crate::kernels::deterministic;
 use crate::kernels::paged::{self, paged_attention, PagedRow};
+use crate::kernels::{deterministic, Isa};
 use crate::runner::RunInput;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -52,7 +53,8 @@ pub struct Batch {
     /// Positions, i64, `[n]`.
     pub positions: Tensor,
     segments: Vec<Segment>,
-    // [n * kv_heads]
+    // [n * kv_heads], twice: for kernels and for libtorch.
+    place_list: Vec<i64>,
     places: Tensor,
     device: Device,
     kind: Kind,
@@ -95,6 +97,7 @@ impl Batch {
             tokens: upload(&tokens)?,
             positions: upload(&positions)?,
             places: upload(&places)?,
+            place_list: places,
             segments,
             device: shape.device,
             kind: shape.kind,
@@ -103,6 +106,32 @@ impl Batch {
             gathered: RefCell::default(),
             masks: RefCell::default(),
         })
+    }
+
+    /// Whether all rows, those of prefills too, are for the engine's own kernels: [`Batch::attend_kept`]. A row then has
+    /// the same result whatever the batch, its cut into steps and what was cached.
+    pub fn keeps_in_place(&self) -> bool {
+        let fast = Isa::best() != Isa::Portable && self.kind == Kind::BFloat16;
+        self.in_place && (fast || deterministic())
+    }
+
+    /// Rows of the pools, in units of a head, where keys and values belong: `[n * kv_heads]`.
+    pub fn places(&self) -> &[i64] {
+        &self.place_list
+    }
+
+    /// Attends as [`Batch::attend`] does, after keys and values of all rows were written to their places.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
+    pub fn attend_kept(
+        &self,
+        cache: &KvCache,
+        layer: usize,
+        attention: &Attention,
+        queries: &Tensor,
+    ) -> Result<Tensor, TchError> {
+        self.rows_in_place(cache, layer, attention, 0..self.segments.len(), queries)
     }
 
     /// Keeps `keys` and `values` (`[n, kv_heads, head_dim]`) of a layer and attends with `queries` (`[n, heads,

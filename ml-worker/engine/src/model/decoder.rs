@@ -14,6 +14,7 @@ use super::weights::{Weights, WeightsError};
 use crate::cache::batch::{Attention, Batch};
 use crate::cache::KvCache;
 use crate::config::ModelConfig;
+use crate::kernels::fused::{rotate_and_keep, Heads};
 use tch::{Device, Kind, TchError, Tensor};
 
 struct Layer {
@@ -127,6 +128,16 @@ impl Decoder {
         cache: &KvCache,
     ) -> Result<Tensor, TchError> {
         let layer = &self.layers[index];
+        if batch.keeps_in_place() {
+            let heads = Heads {
+                queries: self.heads as usize,
+                kv: self.kv_heads as usize,
+                dim: self.head_dim as usize,
+                norms: layer.qk_norm.as_ref().map(|(query, key)| (&query.weight, &key.weight, query.eps)),
+            };
+            let queries = rotate_and_keep(qkv, heads, (&angles.0, &angles.1), batch.places(), cache.pools(index))?;
+            return batch.attend_kept(cache, index, &layer.attention, &queries);
+        }
         let heads = qkv.f_reshape([qkv.size()[0], self.heads + 2 * self.kv_heads, self.head_dim])?;
         // Queries and keys are rotated alike, so in one go.
         let turning = match &layer.qk_norm {
