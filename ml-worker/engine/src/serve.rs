@@ -8,14 +8,14 @@ use pacer_engine::config::{GenerationDefaults, ModelConfig};
 use pacer_engine::device::{self, DeviceChoice, Dtype};
 use pacer_engine::engine::{self, EngineConfig};
 use pacer_engine::grammar::Compiler;
-use pacer_engine::kernels;
 use pacer_engine::memory;
+use pacer_engine::model::Quantize;
 use pacer_engine::scheduler::SchedulerConfig;
 use pacer_engine::server::{self, Server};
 use pacer_engine::template::ChatTemplate;
 use pacer_engine::tokenizer::Tokenizer;
 use pacer_engine::verify::ModelFacts;
-use pacer_engine::{model, sprint};
+use pacer_engine::{kernels, model, sprint};
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -46,6 +46,10 @@ pub struct ServeArgs {
     /// Format of weights and cache: auto (f32 checkpoints stay f32, all others bf16), f32 or bf16
     #[arg(long, default_value = "auto", value_name = "FORMAT")]
     dtype: String,
+    /// How matrices are kept: none (in that format), int8 (half the memory of bf16), or w8a8 (activations too, faster on
+    /// many rows). Hosts that verify each other must agree on it
+    #[arg(long, default_value = "none", value_name = "FORMAT")]
+    quantize: Quantize,
     /// CPU threads [default: all cores]
     #[arg(long)]
     threads: Option<usize>,
@@ -106,7 +110,7 @@ pub fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let template = ChatTemplate::load(&args.model)?;
     let weights = model::weights_hash(&args.model)?;
     tracing::info!(model = %args.model.display(), ?device, dtype = dtype.name(), "loading the model");
-    let runner = model::load(&args.model, &config, dtype, device)?;
+    let runner = model::load_quantized(&args.model, &config, dtype, args.quantize, device)?;
 
     let context = args.max_model_len.unwrap_or(config.max_position);
     ensure!(
@@ -157,7 +161,7 @@ pub fn serve(args: ServeArgs) -> anyhow::Result<()> {
         model: ModelFacts {
             name,
             weights,
-            profile: profile(device, dtype),
+            profile: profile(device, dtype, args.quantize),
             vocab,
             context,
             calibration: Thresholds::first_values,
@@ -224,7 +228,7 @@ fn dtype(asked: &str, config: &ModelConfig) -> anyhow::Result<Dtype> {
     }
 }
 
-fn profile(device: Device, dtype: Dtype) -> Profile {
+fn profile(device: Device, dtype: Dtype, quantize: Quantize) -> Profile {
     let format = match dtype {
         Dtype::F32 => DType::F32,
         Dtype::Bf16 => DType::Bf16,
@@ -234,7 +238,12 @@ fn profile(device: Device, dtype: Dtype) -> Profile {
         Device::Cuda(_) => DeviceClass::Cuda { major: 0, minor: 0 },
         _ => DeviceClass::Cpu,
     };
-    Profile { device, weights: format, kv: format, attention: AttentionPath::Sdpa }
+    let weights = match quantize {
+        Quantize::None => format,
+        Quantize::Int8 => DType::Int8,
+        Quantize::W8A8 => DType::W8A8,
+    };
+    Profile { device, weights, kv: format, attention: AttentionPath::Sdpa }
 }
 
 fn folder_name(dir: &std::path::Path) -> anyhow::Result<String> {

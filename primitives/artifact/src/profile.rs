@@ -31,6 +31,8 @@ pub enum DType {
 	Int8,
 	/// 4-bit integer.
 	Int4,
+	/// 8-bit integer, and activations are rounded to the same before each product.
+	W8A8,
 }
 
 /// How attention is computed.

@@ -9,7 +9,6 @@
 
 use super::block_pool::BlockId;
 use super::kv_cache::KvCache;
-use crate::kernels::deterministic;
 use crate::kernels::paged::{self, paged_attention, PagedRow};
 use crate::kernels::{deterministic, Isa};
 use crate::runner::RunInput;

@@ -92,7 +92,7 @@ fn isas() -> Vec<Isa> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig::with_cases(16))]
     #[test]
     fn paged_attention_should_equal_libtorch_whatever_the_lengths_windows_and_heads(
         seed in 0..1000i64,

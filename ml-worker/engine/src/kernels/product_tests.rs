@@ -26,7 +26,7 @@ fn in_double(x: &Tensor, weight: &Tensor) -> Tensor {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(30))]
+    #![proptest_config(ProptestConfig::with_cases(16))]
     #[test]
     fn product_should_equal_the_exact_one_but_for_rounding_whatever_its_shape(
         seed in 0..1000i64, rows in 1..40i64, words in 1..60i64, out in 1..100i64,

@@ -6,7 +6,7 @@
 //! one call; only attention ([`Batch::attend`]) knows whose they are.
 
 use super::ffn::FeedForward;
-use super::linear::{Embedding, Head, Linear};
+use super::linear::{Embedding, Head, Linear, Quantize};
 use super::names::{Loader, EMBEDDING, HEAD};
 use super::norm::RmsNorm;
 use super::rope::{rotate, Rotary};
@@ -61,21 +61,27 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Reads the weights of `config`'s shape as `kind` onto `device`.
+    /// Reads the weights of `config`'s shape as `kind` onto `device`, and keeps its matrices as `quantize` says.
     ///
     /// # Errors
     /// Names the file and the tensor that is missing, damaged or of another shape.
-    pub fn load(config: &ModelConfig, weights: &Weights, kind: Kind, device: Device) -> Result<Self, WeightsError> {
-        let loader = Loader::new(config, weights, kind, device);
+    pub fn load(
+        config: &ModelConfig,
+        weights: &Weights,
+        kind: Kind,
+        quantize: Quantize,
+        device: Device,
+    ) -> Result<Self, WeightsError> {
+        let loader = Loader::new(config, weights, kind, device).quantized(quantize);
         // Before anything large is read.
         loader.check()?;
         // The largest first: while weights are packed they are in memory twice.
         let embedding = loader.get(EMBEDDING)?;
         let ends = match config.tie_word_embeddings {
-            true => Embedding::tied(embedding),
+            true => Embedding::tied(embedding, quantize),
             false => {
                 let head = loader.get(HEAD)?;
-                Embedding::new(embedding).and_then(|embedding| Ok((embedding, Head::new(&head)?)))
+                Embedding::new(embedding).and_then(|embedding| Ok((embedding, Head::quantized(&head, quantize)?)))
             }
         };
         let (embedding, head) = ends.map_err(|source| loader.torch(HEAD, source))?;

@@ -55,7 +55,7 @@ impl Sparse {
             Dense::load(loader, name(names.gate), name(names.up), name(names.down))
         };
         Ok(Self {
-            router: loader.linear(&[format!("{block}.gate")])?,
+            router: loader.exact(format!("{block}.gate"))?,
             experts: (0..config.count).map(expert).collect::<Result<_, _>>()?,
             per_token: config.per_token,
             normalised: config.normalised,

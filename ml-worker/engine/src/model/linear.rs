@@ -54,8 +54,9 @@ impl Matrix {
             Quantize::None if fits && isa != Isa::Portable && Packed::takes(weight.f_kind()?, depth as usize) => {
                 Packed::new(&weight.f_contiguous()?, order)?
             }
-            Quantize::Int8 | Quantize::W8A8 if fits && depth % 4 == 0 => Packed::int8(&weight.f_contiguous()?, order)?,
-            _ => return Ok(Self::Plain(weight)),
+            Quantize::None => return Ok(Self::Plain(weight)),
+            Quantize::Int8 | Quantize::W8A8 if fits => Packed::int8(&weight.f_contiguous()?, order)?,
+            _ => return Err(TchError::Torch("int8 weights are for CPUs, and for widths that 16 divides".into())),
         };
         let activations = if quantize == Quantize::W8A8 { Activations::Int8 } else { Activations::Float };
         Ok(Self::Packed(Arc::new(packed), activations))
@@ -112,8 +113,8 @@ impl Linear {
     ///
     /// # Errors
     /// If libtorch refuses.
-    pub fn gated(weight: Tensor, bias: Option<Tensor>) -> Result<Self, TchError> {
-        Self::build(weight, bias, Order::Gated, Quantize::None, Isa::best())
+    pub fn gated(weight: Tensor, bias: Option<Tensor>, quantize: Quantize) -> Result<Self, TchError> {
+        Self::build(weight, bias, Order::Gated, quantize, Isa::best())
     }
 
     fn build(
@@ -234,9 +235,9 @@ impl Embedding {
     ///
     /// # Errors
     /// If libtorch refuses.
-    pub fn tied(weight: Tensor) -> Result<(Self, Head), TchError> {
+    pub fn tied(weight: Tensor, quantize: Quantize) -> Result<(Self, Head), TchError> {
         let kind = weight.f_kind()?;
-        let matrix = Matrix::new(weight, Order::Plain, Quantize::None, Isa::best())?;
+        let matrix = Matrix::new(weight, Order::Plain, quantize, Isa::best())?;
         Ok((Self { matrix: matrix.share(), kind }, Head { matrix }))
     }
 
@@ -321,7 +322,7 @@ mod tests {
             let weight = random(&[70, 24], kind);
             let tokens = Tensor::from_slice(&[0i64, 69, 33, 33]);
             let expected = weight.index_select(0, &tokens);
-            let (embedding, _) = Embedding::tied(weight.shallow_clone()).unwrap();
+            let (embedding, _) = Embedding::tied(weight.shallow_clone(), Quantize::None).unwrap();
             assert_eq!(embedding.forward(&tokens).unwrap(), expected);
             assert!(embedding.forward(&Tensor::from_slice(&[70i64])).is_err());
             assert_eq!(Embedding::new(weight).unwrap().forward(&tokens).unwrap(), expected);

@@ -13,6 +13,7 @@ pub mod shards;
 pub mod torch_runner;
 pub mod weights;
 
+pub use linear::Quantize;
 pub use names::tensor_shapes;
-pub use torch_runner::{load, LoadError, TorchRunner};
+pub use torch_runner::{load, load_quantized, LoadError, TorchRunner};
 pub use weights::weights_hash;

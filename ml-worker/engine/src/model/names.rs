@@ -3,7 +3,7 @@
 //! Names are written here as plain exports have them (`model.layers.0.self_attn.q_proj.weight`). Exports of parts, and
 //! of models within larger ones, put something else in front or nothing at all; [`Loader`] finds out what.
 
-use super::linear::Linear;
+use super::linear::{Linear, Quantize};
 use super::norm::RmsNorm;
 use super::weights::{Weights, WeightsError};
 use crate::config::ModelConfig;
@@ -78,6 +78,7 @@ pub struct Loader<'a> {
     eps: f64,
     kind: Kind,
     device: Device,
+    quantize: Quantize,
 }
 
 impl<'a> Loader<'a> {
@@ -89,7 +90,12 @@ impl<'a> Loader<'a> {
         found.sort_by_key(|prefix| (*prefix != PREFIX, prefix.len(), prefix.to_owned()));
         let prefix = found.first().map_or(PREFIX, |prefix| prefix).to_owned();
         let shapes = tensor_shapes(config).into_iter().collect();
-        Self { weights, shapes, prefix, eps: config.rms_norm_eps, kind, device }
+        Self { weights, shapes, prefix, eps: config.rms_norm_eps, kind, device, quantize: Quantize::None }
+    }
+
+    /// The same, with matrices kept as `quantize` says.
+    pub fn quantized(self, quantize: Quantize) -> Self {
+        Self { quantize, ..self }
     }
 
     /// The name in the checkpoint of what is plainly called `name`.
@@ -143,7 +149,16 @@ impl<'a> Loader<'a> {
     /// As [`Loader::get`].
     pub fn linear(&self, names: &[String]) -> Result<Linear, WeightsError> {
         let (weight, bias) = self.joined(names)?;
-        Linear::new(weight, bias).map_err(|source| self.torch(&names.join(", "), source))
+        Linear::quantized(weight, bias, self.quantize).map_err(|source| self.torch(&names.join(", "), source))
+    }
+
+    /// A product that is never quantised: one that chooses.
+    ///
+    /// # Errors
+    /// As [`Loader::get`].
+    pub fn exact(&self, name: String) -> Result<Linear, WeightsError> {
+        let (weight, bias) = self.joined(&[name.clone()])?;
+        Linear::new(weight, bias).map_err(|source| self.torch(&name, source))
     }
 
     /// A gate and what it gates, as one product.
@@ -152,7 +167,7 @@ impl<'a> Loader<'a> {
     /// As [`Loader::get`].
     pub fn gated(&self, gate: String, up: String) -> Result<Linear, WeightsError> {
         let (weight, bias) = self.joined(&[gate.clone(), up])?;
-        Linear::gated(weight, bias).map_err(|source| self.torch(&gate, source))
+        Linear::gated(weight, bias, self.quantize).map_err(|source| self.torch(&gate, source))
     }
 
     /// Weights, and biases if there are any, one below the other.

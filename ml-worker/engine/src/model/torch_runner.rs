@@ -1,6 +1,7 @@
 //! The real [`ModelRunner`]: a model and its cache on one libtorch device.
 
 use super::decoder::Decoder;
+use super::linear::Quantize;
 use super::weights::{Weights, WeightsError};
 use crate::cache::block_pool::BlockCopy;
 use crate::cache::kv_cache::{KvCache, KvShape};
@@ -35,11 +36,28 @@ pub struct TorchRunner {
     started: bool,
 }
 
-/// Loads the checkpoint in `dir`. Its cache has no blocks yet.
+/// Loads the checkpoint in `dir`.
+///
+/// # Errors
+/// If a file is missing, damaged or of another shape than `config` says.
 pub fn load(dir: &Path, config: &ModelConfig, dtype: Dtype, device: Device) -> Result<TorchRunner, LoadError> {
+    load_quantized(dir, config, dtype, Quantize::None, device)
+}
+
+/// Loads the checkpoint in `dir` with its matrices kept as `quantize` says.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_quantized(
+    dir: &Path,
+    config: &ModelConfig,
+    dtype: Dtype,
+    quantize: Quantize,
+    device: Device,
+) -> Result<TorchRunner, LoadError> {
     let _guard = tch::no_grad_guard();
     let weights = Weights::open(dir)?;
-    let model = Decoder::load(config, &weights, dtype.kind(), device)?;
+    let model = Decoder::load(config, &weights, dtype.kind(), quantize, device)?;
     let shape = KvShape {
         layers: config.num_layers,
         kv_heads: config.num_kv_heads as i64,
