@@ -2,7 +2,8 @@
 //!
 //! A block of keys, `[16 positions, head_dim]`, is transposed once into pairs of dimensions, `[head_dim / 2]` registers
 //! of 16 positions each; the scores of a query are then one chain of `vdpbf16ps` with the query's pairs broadcast, and
-//! come out as one register. Values are widened to f32 once a block and used by all queries of the group.
+//! come out as one register. Values are put into pairs of positions, `[8, head_dim / 16]` registers, once a block as well;
+//! the weights are rounded to bf16 before they meet them, and counted as rounded.
 
 use super::element::Bf16;
 use super::paged::{PagedRow, Shape, Task, BLOCK_TOKENS};
@@ -30,7 +31,8 @@ pub(super) fn attend(task: Task<'_, Bf16>) {
 #[derive(Clone, Copy)]
 struct Running {
     max: f32,
-    total: f32,
+    /// Lanes are added up at the end.
+    total: __m512,
 }
 
 /// Query heads whose scores are computed together.
@@ -41,9 +43,9 @@ fn attend_avx512(mut task: Task<'_, Bf16>) {
     let Task { shape, keys, values, rows, kv_head, .. } = task;
     let (dim, group, length) = (shape.head_dim, shape.group, task.length());
     let mut pairs = [_mm512_setzero_si512(); MAX_HEAD_DIM / 2];
-    let mut wide = [_mm512_setzero_ps(); BLOCK_TOKENS * MAX_HEAD_DIM / LANES];
+    let mut wide = [_mm512_setzero_si512(); BLOCK_TOKENS / 2 * MAX_HEAD_DIM / LANES];
     let mut sums = vec![0f32; rows.len() * length];
-    let mut heads = vec![Running { max: f32::NEG_INFINITY, total: 0.0 }; rows.len() * group];
+    let mut heads = vec![Running { max: f32::NEG_INFINITY, total: _mm512_setzero_ps() }; rows.len() * group];
     let first = rows.iter().map(|row| row.first / BLOCK_TOKENS).min().unwrap_or_default();
     let end = rows.iter().map(|row| row.len.div_ceil(BLOCK_TOKENS)).max().unwrap_or_default();
     for block in first..end {
@@ -53,7 +55,9 @@ fn attend_avx512(mut task: Task<'_, Bf16>) {
         }
         let at = shape.block_start(rows[0].table[block], kv_head);
         transpose(&keys[at..at + shape.block_len()], dim, &mut pairs);
-        widen(&values[at..at + shape.block_len()], &mut wide);
+        // What lies behind the last position was never written, and zero times anything is not always zero.
+        let written = rows.iter().map(|row| row.len).max().unwrap_or_default() - block * BLOCK_TOKENS;
+        pair_up(&values[at..at + shape.block_len()], dim, written.min(BLOCK_TOKENS), &mut wide);
         let states = sums.chunks_exact_mut(length).zip(heads.chunks_exact_mut(group));
         for ((index, row), (sums, heads)) in rows.iter().enumerate().zip(states) {
             let seen = row.first.max(block * BLOCK_TOKENS)..row.len.min((block + 1) * BLOCK_TOKENS);
@@ -64,7 +68,7 @@ fn attend_avx512(mut task: Task<'_, Bf16>) {
             let queries = task.queries(index);
             let parts = heads.chunks_mut(HEADS_AT_ONCE).zip(sums.chunks_mut(HEADS_AT_ONCE * dim));
             for ((heads, sums), queries) in parts.zip(queries.chunks(HEADS_AT_ONCE * dim)) {
-                let (pairs, wide) = (&pairs[..dim / 2], &wide[..dim]);
+                let (pairs, wide) = (&pairs[..dim / 2], &wide[..dim / 2]);
                 match heads.len() {
                     1 => part::<1>(queries, pairs, wide, seen.clone(), shape.scale, heads, sums),
                     2 => part::<2>(queries, pairs, wide, seen.clone(), shape.scale, heads, sums),
@@ -77,7 +81,7 @@ fn attend_avx512(mut task: Task<'_, Bf16>) {
     for index in 0..rows.len() {
         let (sums, heads) = (&sums[index * length..][..length], &heads[index * group..][..group]);
         for ((out, sums), running) in task.result(index).chunks_exact_mut(dim).zip(sums.chunks_exact(dim)).zip(heads) {
-            let total = _mm512_set1_ps(running.total);
+            let total = _mm512_set1_ps(_mm512_reduce_add_ps(running.total));
             for (out, sums) in out.chunks_exact_mut(LANES).zip(sums.chunks_exact(LANES)) {
                 // SAFETY: both pieces hold 16 elements.
                 unsafe {
@@ -95,7 +99,7 @@ fn attend_avx512(mut task: Task<'_, Bf16>) {
 fn part<const N: usize>(
     queries: &[Bf16],
     pairs: &[__m512i],
-    wide: &[__m512],
+    wide: &[__m512i],
     seen: Range<usize>,
     scale: f32,
     heads: &mut [Running],
@@ -104,13 +108,12 @@ fn part<const N: usize>(
     let dim = 2 * pairs.len();
     let visible = (0xffffu32 << seen.start) as u16 & (0xffffu32 >> (BLOCK_TOKENS - seen.end)) as u16;
     let scores = scores::<N>(queries, pairs);
-    let values = &wide[seen.start * dim / LANES..seen.end * dim / LANES];
     for ((scores, running), sums) in scores.into_iter().zip(heads).zip(sums.chunks_exact_mut(dim)) {
         let (weights, shrink) = weigh(scores, visible, scale, running);
-        let mut lanes = [0f32; LANES];
-        // SAFETY: 16 floats fit.
-        unsafe { _mm512_storeu_ps(lanes.as_mut_ptr(), weights) };
-        add(&lanes[seen.clone()], values, shrink, sums);
+        if let Some(shrink) = shrink {
+            multiply(shrink, sums);
+        }
+        add(weights, wide, sums);
     }
 }
 
@@ -165,14 +168,26 @@ fn transpose_16(rows: [__m512i; LANES]) -> [__m512i; LANES] {
     out
 }
 
-/// Values as f32.
+/// `wide[i * head_dim / 16 + j]`: dimensions `16 j` to `16 j + 15` of positions `2 i` and `2 i + 1`, the latter zero from
+/// `written` on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn widen(values: &[Bf16], wide: &mut [__m512; BLOCK_TOKENS * MAX_HEAD_DIM / LANES]) {
-    for (values, wide) in values.chunks_exact(LANES).zip(wide) {
-        // SAFETY: the piece holds 16 elements.
-        let bits = unsafe { _mm256_loadu_si256(values.as_ptr().cast()) };
-        *wide = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)));
+fn pair_up(values: &[Bf16], dim: usize, written: usize, wide: &mut [__m512i; BLOCK_TOKENS / 2 * MAX_HEAD_DIM / LANES]) {
+    assert!(values.len() == BLOCK_TOKENS * dim && dim <= MAX_HEAD_DIM && dim % LANES == 0);
+    let registers = dim / LANES;
+    let read = |position: usize, register: usize| {
+        if position < written {
+            // SAFETY: 16 elements there, see the assertion.
+            let bits = unsafe { _mm256_loadu_si256(values.as_ptr().add(position * dim + register * LANES).cast()) };
+            _mm512_cvtepu16_epi32(bits)
+        } else {
+            _mm512_setzero_si512()
+        }
+    };
+    for (index, wide) in wide[..BLOCK_TOKENS / 2 * registers].iter_mut().enumerate() {
+        let (pair, register) = (index / registers, index % registers);
+        let (first, second) = (read(2 * pair, register), read(2 * pair + 1, register));
+        *wide = _mm512_or_si512(first, _mm512_slli_epi32::<16>(second));
     }
 }
 
@@ -197,17 +212,25 @@ fn scores<const N: usize>(queries: &[Bf16], pairs: &[__m512i]) -> [__m512; N] {
     sums
 }
 
-/// Weights of 16 positions, and what earlier sums must be multiplied with if not 1.
+/// Weights of 16 positions in bf16, and what earlier sums must be multiplied with if not 1.
 #[inline]
-#[target_feature(enable = "avx512f,avx512dq")]
-fn weigh(scores: __m512, visible: u16, scale: f32, running: &mut Running) -> (__m512, Option<f32>) {
+#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bf16")]
+fn weigh(scores: __m512, visible: u16, scale: f32, running: &mut Running) -> (__m256i, Option<f32>) {
     let scores = _mm512_mul_ps(scores, _mm512_set1_ps(scale));
-    let best = _mm512_mask_reduce_max_ps(visible, scores).max(running.max);
-    let shrink = (best > running.max).then(|| (running.max - best).exp());
-    let weights = _mm512_maskz_mov_ps(visible, exp(_mm512_sub_ps(scores, _mm512_set1_ps(best))));
-    running.total = running.total * shrink.unwrap_or(1.0) + _mm512_reduce_add_ps(weights);
-    running.max = best;
-    (weights, shrink)
+    let mut shrink = None;
+    if _mm512_mask_cmp_ps_mask::<_CMP_GT_OQ>(visible, scores, _mm512_set1_ps(running.max)) != 0 {
+        let best = _mm512_mask_reduce_max_ps(visible, scores);
+        let factor = (running.max - best).exp();
+        running.total = _mm512_mul_ps(running.total, _mm512_set1_ps(factor));
+        running.max = best;
+        shrink = Some(factor);
+    }
+    let weights = _mm512_maskz_mov_ps(visible, exp(_mm512_sub_ps(scores, _mm512_set1_ps(running.max))));
+    // SAFETY: both are 256 bits.
+    let rounded = unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(weights)) };
+    let counted = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(rounded)));
+    running.total = _mm512_add_ps(running.total, counted);
+    (rounded, shrink)
 }
 
 /// The exponential, to about one unit in the last place; 0 below -104.
@@ -227,32 +250,60 @@ pub(super) fn exp(x: __m512) -> __m512 {
     _mm512_scalef_ps(p, n)
 }
 
-/// `sums = sums * shrink + weights * values`.
+/// `sums = sums * factor`.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn add(weights: &[f32], values: &[__m512], shrink: Option<f32>, sums: &mut [f32]) {
+fn multiply(factor: f32, sums: &mut [f32]) {
+    sums.iter_mut().for_each(|sum| *sum *= factor);
+}
+
+/// `sums = sums + weights * values`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn add(weights: __m256i, values: &[__m512i], sums: &mut [f32]) {
     let registers = sums.len() / LANES;
-    assert!(values.len() == weights.len() * registers);
-    let shrink = _mm512_set1_ps(shrink.unwrap_or(1.0));
+    assert!(values.len() == BLOCK_TOKENS / 2 * registers && sums.len() == registers * LANES);
+    let mut pairs = [0i32; BLOCK_TOKENS / 2];
+    // SAFETY: both are 256 bits.
+    unsafe { _mm256_storeu_si256(pairs.as_mut_ptr().cast(), weights) };
     let mut column = 0;
+    while column + 4 <= registers {
+        columns::<4>(&pairs, values, registers, column, sums);
+        column += 4;
+    }
     while column < registers {
-        // Four columns at once hide the latency of the additions.
-        let count = (registers - column).min(4);
-        let mut held = [_mm512_setzero_ps(); 4];
-        for (i, held) in held[..count].iter_mut().enumerate() {
-            // SAFETY: the slice holds `registers` times 16 floats.
-            *held = _mm512_mul_ps(unsafe { _mm512_loadu_ps(sums.as_ptr().add((column + i) * LANES)) }, shrink);
+        columns::<1>(&pairs, values, registers, column, sums);
+        column += 1;
+    }
+}
+
+/// `N` registers of columns from `column` on, side by side to hide how long a product takes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn columns<const N: usize>(
+    pairs: &[i32; BLOCK_TOKENS / 2],
+    values: &[__m512i],
+    registers: usize,
+    column: usize,
+    sums: &mut [f32],
+) {
+    let sums = &mut sums[column * LANES..][..N * LANES];
+    let mut held = [_mm512_setzero_ps(); N];
+    for (held, sums) in held.iter_mut().zip(sums.chunks_exact(LANES)) {
+        // SAFETY: 16 floats.
+        *held = unsafe { _mm512_loadu_ps(sums.as_ptr()) };
+    }
+    for (pair, values) in pairs.iter().zip(values.chunks_exact(registers)) {
+        // SAFETY: both are 512 bits.
+        let weights = unsafe { std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(*pair)) };
+        for (held, values) in held.iter_mut().zip(&values[column..column + N]) {
+            // SAFETY: both are 512 bits.
+            let values = unsafe { std::mem::transmute::<__m512i, __m512bh>(*values) };
+            *held = _mm512_dpbf16_ps(*held, values, weights);
         }
-        for (place, weight) in weights.iter().enumerate() {
-            let weight = _mm512_set1_ps(*weight);
-            for (i, held) in held[..count].iter_mut().enumerate() {
-                *held = _mm512_fmadd_ps(weight, values[place * registers + column + i], *held);
-            }
-        }
-        for (i, held) in held[..count].iter().enumerate() {
-            // SAFETY: as above.
-            unsafe { _mm512_storeu_ps(sums.as_mut_ptr().add((column + i) * LANES), *held) };
-        }
-        column += count;
+    }
+    for (held, sums) in held.iter().zip(sums.chunks_exact_mut(LANES)) {
+        // SAFETY: 16 floats.
+        unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), *held) };
     }
 }
