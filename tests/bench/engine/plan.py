@@ -172,8 +172,11 @@ class Plan:
         for policy in policies:
             running = system.make(policy)
             try:
-                # Servers come here without their like in this process only; then sleeping is as good a guess as any.
-                speeds = [1.0] if isinstance(running, Server) or len(policies) == 1 else [running.case(case)["tokens_per_s"] for case in ("decode:1:12", "decode:8:8")]
+                # The first case loads the model. Servers come here only without their like in this process; then sleeping
+                # is as good a guess as any.
+                trial = ("decode:1:12", "decode:8:8") if len(policies) > 1 else ("decode:1:2",)
+                cases = () if isinstance(running, Server) else trial
+                speeds = [running.case(case, checked=False)["tokens_per_s"] for case in cases] or [1.0]
             except BaseException:
                 running.end()
                 raise
@@ -237,8 +240,11 @@ class Plan:
             system.running.hold()
             return found
         except Exception as error:  # one system's failure is its row's, and no other's
-            if system.where == "server" or not isinstance(error, Failed) or getattr(getattr(system.running, "child", None), "poll", lambda: None)() is not None:
+            child = getattr(system.running, "child", None)
+            if child and child.poll() is not None or isinstance(error, TimeoutError):
                 self.give_up(system, f"{type(error).__name__}: {error}")
+            elif child:
+                system.running.hold()
             return {"error": f"{error}"}
 
     def vocab(self):
