@@ -9,6 +9,7 @@
 #   make bench-engine                      how fast models are answered, beside llama.cpp and transformers: docs/benchmarks.md
 #   make bench-weights                     weights of calls in WebAssembly, by frame-omni-bencher; to target/weights
 #   make check-exact                       a million nonces of the engine against the reference (half an hour or more)
+#   make fuzz-api                          a million odd requests against the engine's API
 #   make clean-data                        forgets the demo model, so that it is trained anew; nothing that was built
 #
 # Large things lie in $PACER_CACHE (default ~/.cache/pacer): build output, libtorch, the demo model, clients' packages.
@@ -32,7 +33,7 @@ ARGS ?=
 BIN = $${CARGO_TARGET_DIR:-$$(sed -n 's/^target-dir = "\(.*\)"/\1/p' .cargo/config.toml)}/release
 say = @printf '\n\033[1m== %s\033[0m (%s)\n' "$(1)" "$$(date -u +%T)"
 
-.PHONY: help setup prepare build model demo test bench bench-sprint bench-engine bench-weights check-exact clean-data
+.PHONY: help setup prepare build model demo test bench bench-sprint bench-engine bench-weights check-exact fuzz-api clean-data
 
 help:
 	@sed -n '3,14s/^#   //p' Makefile
@@ -63,6 +64,11 @@ demo: model
 test: setup model
 	$(call say,tests)
 	@exec cargo nextest run --release --workspace $(ARGS)
+
+# A million odd bodies against the engine's API, numbered: PACER_FUZZ_FIRST=N PACER_FUZZ_BODIES=1 makes one of them again.
+fuzz-api: setup
+	$(call say,odd bodies against the engine's API)
+	@PACER_FUZZ_BODIES=$${PACER_FUZZ_BODIES:-1000000} exec cargo test --release -p pacer-engine --test server_fuzz -- --nocapture
 
 bench: build
 	$(call say,Sprint on this machine)

@@ -27,6 +27,9 @@ pub enum EngineError {
     /// Parameters the sampler cannot use.
     #[error("{0}")]
     Params(String),
+    /// The form that the request asks for came to a limit on the way.
+    #[error("the answer could not be held to its form: {0}")]
+    Form(String),
     /// No token was possible, or the logits were broken.
     #[error("sampling failed: {0}")]
     Sampling(String),

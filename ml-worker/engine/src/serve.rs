@@ -11,6 +11,7 @@ use pacer_engine::grammar::Compiler;
 use pacer_engine::memory;
 use pacer_engine::model::Quantize;
 use pacer_engine::scheduler::SchedulerConfig;
+use pacer_engine::server::options::{ApiArgs, ApiOptions};
 use pacer_engine::server::{self, Server};
 use pacer_engine::template::ChatTemplate;
 use pacer_engine::tokenizer::Tokenizer;
@@ -90,9 +91,8 @@ pub struct ServeArgs {
     /// Memory the Sprint may use for batches of nonces, on each device
     #[arg(long, default_value_t = 512, value_name = "MIB")]
     sprint_memory_mib: usize,
-    /// Key that clients must show
-    #[arg(long, env = "PACER_ENGINE_API_KEY", hide_env_values = true)]
-    api_key: Option<String>,
+    #[command(flatten)]
+    api: ApiArgs,
     /// Name under which the model is served [default: the folder's name]
     #[arg(long)]
     served_model_name: Option<String>,
@@ -153,6 +153,7 @@ pub fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let race = sprint::Service::new(&setup, move |patience| load.wait_idle_for(patience))?;
     let grammars = Compiler::new(tokenizer.clone(), &vocab);
     let state = Arc::new(Server {
+        options: ApiOptions::new(args.api, template.as_ref())?,
         engine,
         grammars,
         tokenizer,
@@ -166,7 +167,6 @@ pub fn serve(args: ServeArgs) -> anyhow::Result<()> {
             context,
             calibration: Thresholds::first_values,
         },
-        api_key: args.api_key,
         started_s: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()),
     });
     let router = server::router(state, sprint::routes(Arc::new(race)));

@@ -28,7 +28,8 @@ async fn chat_should_answer_when_it_is_not_streamed() {
     assert_eq!(
         answer["usage"],
         json!({"prompt_tokens": prompt, "completion_tokens": said, "total_tokens": prompt + said,
-            "prompt_tokens_details": {"cached_tokens": 0}})
+            "prompt_tokens_details": {"cached_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 0}})
     );
     assert!(answer.get("pacer").is_none());
 }

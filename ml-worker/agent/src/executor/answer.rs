@@ -47,6 +47,11 @@ fn take_artifact(value: &mut Value) -> Option<Vec<u8>> {
 	hex::decode(artifact.as_str()?.trim_start_matches("0x")).ok()
 }
 
+/// The text as the model wrote it, where the client got it taken apart into content, reasoning and calls.
+fn whole_text(value: &Value) -> Option<String> {
+	value["pacer"]["response_text"].as_str().map(str::to_owned)
+}
+
 /// Collects one answer.
 pub struct Collector {
 	frames: mpsc::Sender<Frame>,
@@ -79,7 +84,7 @@ impl Collector {
 				Route::Chat => &choice["message"]["content"],
 				Route::Completions => &choice["text"],
 			};
-			self.kept.text = text.as_str().unwrap_or_default().to_owned();
+			self.kept.text = whole_text(&body).unwrap_or_else(|| text.as_str().unwrap_or_default().to_owned());
 			self.pass(Frame::Answer { body }).await;
 		}
 		Ok(std::mem::take(&mut self.kept))
@@ -112,6 +117,9 @@ impl Collector {
 		}
 		if value["object"] == "pacer.artifact" {
 			self.kept.artifact = take_artifact(&mut value);
+			if let Some(text) = whole_text(&value) {
+				self.kept.text = text;
+			}
 			return Ok(());
 		}
 		let choice = &value["choices"][0];

@@ -84,6 +84,11 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "the engine is not running", None)
     }
 
+    /// 504: the time for the request is over.
+    pub fn timeout() -> Self {
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "the answer was not ready in the time for it", Some("timeout"))
+    }
+
     /// The error object.
     pub fn body(&self) -> Value {
         let kind = match self.status {
@@ -109,7 +114,9 @@ impl From<EngineError> for ApiError {
             }
             EngineError::Deadline => Self::new(StatusCode::GATEWAY_TIMEOUT, message, Some("timeout")),
             EngineError::Refused(Refusal::TooLong { .. }) => Self::too_long(message),
-            EngineError::Refused(Refusal::Empty) | EngineError::Params(_) => Self::bad_request(message),
+            EngineError::Refused(Refusal::Empty) | EngineError::Params(_) | EngineError::Form(_) => {
+                Self::bad_request(message)
+            }
             EngineError::Stopped => Self::new(StatusCode::SERVICE_UNAVAILABLE, message, None),
             EngineError::Sampling(_) | EngineError::Model(_) => Self::internal(message),
         }

@@ -3,23 +3,32 @@
 //! | path | what |
 //! | --- | --- |
 //! | `POST /v1/chat/completions`, `POST /v1/completions` | OpenAI's; with `pacer` in the body an artifact is made |
+//! | `POST /v1/responses` | OpenAI's newer form of a chat, without memory |
 //! | `GET /v1/models`, `GET /v1/models/{id}` | OpenAI's, with hash of the weights and numeric profile under `pacer` |
 //! | `POST /tokenize`, `POST /detokenize` | text to tokens and back |
 //! | `POST /verify` | [`crate::verify::VerifyRequest`] to [`crate::verify::VerifyReply`] |
 //! | `/sprint/*` | see [`crate::sprint`]; mounted by the caller of [`router`] |
-//! | `GET /health`, `GET /version`, `GET /metrics` | for the operator; need no API key |
+//! | `GET /health`, `GET /version`, `GET /metrics`, `GET /openapi.json` | for the operator; need no API key |
 //!
 //! The extension: `"pacer": {"inference_id": "0x..", "request_hash"?, "request_salt"?, "response_salt"?}`, 32 bytes each.
 //! The answer then carries `"pacer": {"artifact", "artifact_hash", "artifact_root", "response_hash", "response_salt"}`
 //! (and for `n > 1` `"artifacts"`, one object a choice); a stream carries it in one chunk whose object is
 //! `pacer.artifact`, just before `[DONE]`.
 //!
-//! Handlers hold no model: they validate ([`validation`]), ask the engine, and put events into words ([`respond`],
-//! [`sse`]). Every error is made in [`error`].
+//! Handlers hold no model: they validate ([`validation`]), ask the engine ([`generation`]), read what the model means
+//! ([`reading`]) and put it into words ([`respond`], [`sse`]). Every error is made in [`error`].
 
+pub mod access;
+mod body;
 pub mod chain;
 pub mod error;
+pub mod generation;
+mod logprobs;
+pub mod openapi;
+pub mod options;
+pub mod reading;
 pub mod respond;
+mod responses;
 pub mod routes;
 pub mod sse;
 pub mod types;
@@ -32,17 +41,30 @@ use crate::grammar::Compiler;
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 use crate::verify::ModelFacts;
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::header::AUTHORIZATION;
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use axum::Router;
 use error::ApiError;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use options::ApiOptions;
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
 
+/// Every path of [`router`] with its method; those of `extra` are not among them.
+pub const PATHS: [(&str, &str); 12] = [
+    ("POST", "/v1/chat/completions"),
+    ("POST", "/v1/completions"),
+    ("POST", "/v1/responses"),
+    ("GET", "/v1/models"),
+    ("GET", "/v1/models/{model}"),
+    ("POST", "/tokenize"),
+    ("POST", "/detokenize"),
+    ("POST", "/verify"),
+    ("GET", "/health"),
+    ("GET", "/version"),
+    ("GET", "/metrics"),
+    ("GET", "/openapi.json"),
+];
 /// Largest body of a request to the OpenAI API.
 pub const MAX_REQUEST_BYTES: usize = 4 << 20;
 /// Largest body of a request to verify, which holds a whole artifact in hexadecimal.
@@ -62,8 +84,8 @@ pub struct Server {
     pub defaults: GenerationDefaults,
     /// What the model is: name, hash of the weights, numeric profile, vocabulary, context.
     pub model: ModelFacts,
-    /// If set, requests must carry it.
-    pub api_key: Option<String>,
+    /// What the operator says about the API.
+    pub options: ApiOptions,
     /// Unix time of the start.
     pub started_s: u64,
 }
@@ -78,6 +100,9 @@ impl Server {
             defaults: &self.defaults,
             tokenizer: &self.tokenizer,
             template: self.template.as_ref(),
+            grammars: &self.grammars,
+            tool_format: self.options.tool_format,
+            reasoning: self.options.reasoning,
         }
     }
 }
@@ -85,8 +110,9 @@ impl Server {
 /// The whole API. `extra` are routes mounted beside it (`/sprint`), behind the same API key.
 pub fn router(server: Arc<Server>, extra: Router) -> Router {
     let guarded = Router::new()
-        .route("/v1/chat/completions", post(routes::chat))
-        .route("/v1/completions", post(routes::completions))
+        .route("/v1/chat/completions", post(generation::chat))
+        .route("/v1/completions", post(generation::completions))
+        .route("/v1/responses", post(responses::responses))
         .route("/v1/models", get(routes::models))
         .route("/v1/models/{*model}", get(routes::model))
         .route("/tokenize", post(routes::tokenize))
@@ -95,29 +121,22 @@ pub fn router(server: Arc<Server>, extra: Router) -> Router {
         .route("/verify", post(verification::verify).layer(DefaultBodyLimit::max(MAX_VERIFY_BYTES)))
         .with_state(server.clone())
         .merge(extra)
-        .layer(axum::middleware::from_fn_with_state(server.clone(), require_key));
-    Router::new()
+        .layer(axum::middleware::from_fn_with_state(server.clone(), access::require_key));
+    let whole = Router::new()
         .route("/health", get(routes::health))
         .route("/version", get(routes::version))
+        .route("/openapi.json", get(openapi::document))
         .route("/metrics", get(routes::metrics))
-        .with_state(server)
+        .with_state(server.clone())
         .merge(guarded)
         .fallback(|| async { ApiError::not_found("such path") })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
-}
-
-async fn require_key(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
-    let Some(key) = &server.api_key else { return next.run(request).await };
-    let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    match given.and_then(|value| value.strip_prefix("Bearer ")) {
-        Some(given) if same(given.trim().as_bytes(), key.as_bytes()) => next.run(request).await,
-        _ => ApiError::unauthorized().into_response(),
+        .layer(axum::middleware::from_fn_with_state(server.clone(), access::identify));
+    // Outermost, because browsers ask for permission without a key.
+    match &server.options.cors {
+        Some(cors) => whole.layer(cors.clone()),
+        None => whole,
     }
-}
-
-/// Comparison whose time depends on the lengths only.
-fn same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (x, y)| difference | (x ^ y)) == 0
 }
 
 /// The process's metrics, installed at the first call.

@@ -4,9 +4,11 @@
 //! end; after all choices the usage (if asked for), the artifact (if the request is recorded), and `[DONE]`.
 
 use super::error::ApiError;
-use super::respond::{chunk, end_chunk, envelope, role_chunk, sealed, usage, Choice};
-use super::routes::Running;
-use super::validation::Api;
+use super::generation::Running;
+use super::logprobs::completion_logprobs;
+use super::reading::Piece;
+use super::respond::{chat_chunk, completion_chunk, delta, end_chunk, envelope, sealed, usage, Choice};
+use super::validation::{Api, StreamUsage};
 use crate::engine::Event;
 use axum::response::sse;
 use futures::Stream;
@@ -25,10 +27,10 @@ struct Streamer {
 }
 
 /// The stream of a running request whose first event is `first`.
-pub fn stream(running: Running, first: (u32, Event)) -> impl Stream<Item = Result<sse::Event, Infallible>> {
+pub fn stream(running: Running, first: (usize, Event)) -> impl Stream<Item = Result<sse::Event, Infallible>> {
     let count = running.choices();
     let mut streamer = Streamer {
-        choices: (0..count).map(|_| Choice::default()).collect(),
+        choices: running.blank(),
         sent: vec![(0, 0); count],
         open: count,
         ready: VecDeque::new(),
@@ -45,9 +47,9 @@ pub fn stream(running: Running, first: (u32, Event)) -> impl Stream<Item = Resul
             if streamer.over {
                 return None;
             }
-            match streamer.running.events.recv().await {
-                Some(event) => streamer.take(event),
-                None => streamer.fail(ApiError::internal("the engine stopped")),
+            match streamer.running.next().await {
+                Ok(event) => streamer.take(event),
+                Err(error) => streamer.fail(error),
             }
         }
     })
@@ -57,41 +59,50 @@ impl Streamer {
     fn begin(&mut self) {
         for index in 0..self.choices.len() {
             match self.running.request.api {
-                Api::Chat => self.send(role_chunk(&self.running, index)),
+                Api::Chat => {
+                    let role = json!({"role": "assistant", "content": ""});
+                    self.send(chat_chunk(&self.running, index, role, &[]));
+                }
                 Api::Completions => {
-                    if let Some(prompt) = self.running.echoed(index) {
-                        self.sent[index].1 = prompt.len();
-                        self.send(chunk(&self.running, index, &prompt, &[], 0));
-                    }
+                    let Some(prompt) = self.running.echoed(index) else { continue };
+                    let logprobs = match self.running.wants_logprobs() {
+                        true => completion_logprobs(
+                            &self.running.server.tokenizer,
+                            self.running.echoed_logprobs(index),
+                            &[],
+                            0,
+                        ),
+                        false => Value::Null,
+                    };
+                    self.sent[index].1 = prompt.len();
+                    self.send(completion_chunk(&self.running, index, &prompt, logprobs));
                 }
             }
         }
     }
 
-    fn send(&mut self, data: Value) {
+    fn send(&mut self, mut data: Value) {
+        if self.running.request.usage == StreamUsage::Always && data["usage"].is_null() {
+            data["usage"] = usage(&self.running, &self.choices);
+        }
         self.ready.push_back(sse::Event::default().data(data.to_string()));
     }
 
     fn fail(&mut self, error: ApiError) {
-        self.send(error.body());
+        self.ready.push_back(sse::Event::default().data(error.body().to_string()));
         self.over = true;
     }
 
-    fn take(&mut self, (index, event): (u32, Event)) {
-        let index = index as usize;
-        let text = match self.choices[index].take(event) {
-            Ok(text) => text,
+    fn take(&mut self, (index, event): (usize, Event)) {
+        let pieces = match self.choices[index].take(event, &self.running.server.tokenizer) {
+            Ok(pieces) => pieces,
             Err(error) => return self.fail(error),
         };
-        let (sent, offset) = self.sent[index];
-        let fresh = &self.choices[index].logprobs[sent..];
-        if !text.is_empty() || !fresh.is_empty() {
-            let bytes: usize = fresh.iter().map(|(id, _)| self.running.server.tokenizer.token_bytes(*id).len()).sum();
-            let data = chunk(&self.running, index, &text, fresh, offset);
-            self.sent[index] = (sent + fresh.len(), offset + bytes);
-            self.send(data);
+        match self.running.request.api {
+            Api::Chat => self.chat(index, &pieces),
+            Api::Completions => self.completion(index, &pieces),
         }
-        if let Some(reason) = self.choices[index].reason {
+        if let Some(reason) = self.choices[index].finish_reason() {
             self.send(end_chunk(&self.running, index, reason));
             self.open -= 1;
             if self.open == 0 {
@@ -100,9 +111,43 @@ impl Streamer {
         }
     }
 
+    fn chat(&mut self, index: usize, pieces: &[Piece]) {
+        let fresh = self.choices[index].logprobs[self.sent[index].0..].to_vec();
+        self.sent[index].0 += fresh.len();
+        let mut deltas: Vec<Value> = pieces.iter().map(delta).collect();
+        if deltas.is_empty() && !fresh.is_empty() {
+            deltas.push(json!({"content": ""}));
+        }
+        // Log-probabilities belong to tokens, not to pieces of text: the first chunk has them all.
+        for (number, delta) in deltas.into_iter().enumerate() {
+            let logprobs = if number == 0 { fresh.as_slice() } else { &[] };
+            self.send(chat_chunk(&self.running, index, delta, logprobs));
+        }
+    }
+
+    fn completion(&mut self, index: usize, pieces: &[Piece]) {
+        let text: String = pieces
+            .iter()
+            .filter_map(|piece| if let Piece::Content(text) = piece { Some(text.as_str()) } else { None })
+            .collect();
+        let (sent, offset) = self.sent[index];
+        let fresh = &self.choices[index].logprobs[sent..];
+        if text.is_empty() && fresh.is_empty() {
+            return;
+        }
+        let tokenizer = &self.running.server.tokenizer;
+        let bytes: usize = fresh.iter().map(|(id, _)| tokenizer.token_bytes(*id).len()).sum();
+        let logprobs = match fresh {
+            [] => Value::Null,
+            fresh => completion_logprobs(tokenizer, &[], fresh, offset),
+        };
+        self.sent[index] = (sent + fresh.len(), offset + bytes);
+        self.send(completion_chunk(&self.running, index, &text, logprobs));
+    }
+
     fn end(&mut self) {
         self.over = true;
-        if self.running.request.include_usage {
+        if self.running.request.usage != StreamUsage::Never {
             let mut last = envelope(&self.running, Vec::new());
             last["usage"] = usage(&self.running, &self.choices);
             self.send(last);
@@ -110,14 +155,17 @@ impl Streamer {
         match sealed(&self.running, &self.choices) {
             Err(error) => return self.fail(error),
             Ok(None) => {}
-            Ok(Some(described)) => self.send(json!({
-                "id": self.running.id,
-                "object": "pacer.artifact",
-                "created": self.running.created_s,
-                "model": self.running.server.model.name,
-                "choices": [],
-                "pacer": described,
-            })),
+            Ok(Some(described)) => {
+                let artifact = json!({
+                    "id": self.running.id,
+                    "object": "pacer.artifact",
+                    "created": self.running.created_s,
+                    "model": self.running.server.model.name,
+                    "choices": [],
+                    "pacer": described,
+                });
+                self.ready.push_back(sse::Event::default().data(artifact.to_string()));
+            }
         }
         self.running.log(&self.choices);
         self.ready.push_back(sse::Event::default().data("[DONE]"));

@@ -45,6 +45,8 @@ pub enum LogProbs {
 pub struct StreamOptions {
     /// Whether a chunk with the usage comes last.
     pub include_usage: Option<bool>,
+    /// With the former: whether every chunk has the usage so far.
+    pub continuous_usage_stats: Option<bool>,
 }
 
 /// The chain's extension: what the answer is recorded under. An artifact is built for such a request.
@@ -61,7 +63,7 @@ pub struct ChainFields {
 }
 
 /// Body of `/v1/chat/completions` and of `/v1/completions`; each uses its part.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 pub struct RawRequest {
     /// Model; may be left out, as there is only one.
     pub model: Option<String>,
@@ -111,16 +113,40 @@ pub struct RawRequest {
     pub logprobs: Option<LogProbs>,
     /// Chat: how many alternatives with each token.
     pub top_logprobs: Option<u32>,
+    /// How many alternatives with each token of the prompt, as in vLLM.
+    pub prompt_logprobs: Option<u32>,
     /// Whether the answer is streamed.
     pub stream: Option<bool>,
     /// See its type.
     pub stream_options: Option<StreamOptions>,
     /// Chat: tool definitions, handed to the template.
     pub tools: Option<Value>,
-    /// Chat: only automatic choice is supported.
+    /// Chat: whether tools may or must be called, and which.
     pub tool_choice: Option<Value>,
+    /// Chat: whether there may be several calls; true if absent.
+    pub parallel_tool_calls: Option<bool>,
+    /// Refused: the old way to say `tools`.
+    pub functions: Option<Value>,
+    /// Refused: the old way to say `tool_choice`.
+    pub function_call: Option<Value>,
     /// Only `text` is supported.
+    pub modalities: Option<Value>,
+    /// Refused.
+    pub audio: Option<Value>,
+    /// Refused.
+    pub web_search_options: Option<Value>,
+    /// The form of the answer, as OpenAI's API says it.
     pub response_format: Option<Value>,
+    /// A JSON schema, as vLLM's API said it; so the next three.
+    pub guided_json: Option<Value>,
+    /// A regular expression.
+    pub guided_regex: Option<String>,
+    /// Texts of which the answer is one.
+    pub guided_choice: Option<Vec<String>>,
+    /// A grammar, Lark or GBNF.
+    pub guided_grammar: Option<String>,
+    /// The same as vLLM's API says it now: an object with one of `json`, `json_object`, `regex`, `choice`, `grammar`.
+    pub structured_outputs: Option<Value>,
     /// Chat: further variables for the template.
     pub chat_template_kwargs: Option<Map<String, Value>>,
     /// Chat: whether the assistant's turn is opened; true if absent.
@@ -140,6 +166,10 @@ pub struct TokenizeRequest {
     pub add_special_tokens: Option<bool>,
     /// Whether the assistant's turn is opened; true if absent.
     pub add_generation_prompt: Option<bool>,
+    /// A conversation's tools, for the template.
+    pub tools: Option<Value>,
+    /// A conversation's further variables for the template.
+    pub chat_template_kwargs: Option<Map<String, Value>>,
 }
 
 /// Body of `/detokenize`.

@@ -1,7 +1,7 @@
 //! `POST /verify`: somebody's answer is checked by one teacher-forced pass that shares the batch with live requests.
 
+use super::body::{body_bytes, parse};
 use super::error::ApiError;
-use super::routes::body_bytes;
 use super::validation::{validate, Api};
 use super::Server;
 use crate::engine::Score;
@@ -55,8 +55,7 @@ pub async fn verify(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<VerifyReply>, ApiError> {
     let body = body_bytes(body, super::MAX_VERIFY_BYTES)?;
-    let request: VerifyRequest =
-        serde_json::from_slice(&body).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let request: VerifyRequest = parse(&body)?;
     let asked = server.clone();
     let (claim, prepared) = tokio::task::spawn_blocking(move || {
         let claim = request.into_claim(&*asked)?;

@@ -7,6 +7,8 @@ use pacer_engine::engine::{spawn, EngineConfig, EngineHandle};
 use pacer_engine::grammar::Compiler;
 use pacer_engine::runner::{fake::FakeRunner, ModelRunner};
 use pacer_engine::scheduler::SchedulerConfig;
+use pacer_engine::server::access::ApiKeys;
+use pacer_engine::server::options::ApiOptions;
 use pacer_engine::server::{self, Server};
 use pacer_engine::template::ChatTemplate;
 use pacer_engine::testing::{byte_tokenizer_json, END};
@@ -20,11 +22,16 @@ pub const VOCAB: usize = 260;
 /// Has characters of two and three bytes, so that tokens hold halves of them.
 pub const SCRIPT: &str = "Hello, wörld! €uro STOP and more.";
 
-/// Says the script, byte by byte from the last `>` of the text on, then the end token.
+/// Says the script.
 pub fn scripted() -> FakeRunner {
-    FakeRunner::new(VOCAB, |text| {
-        let said = text.iter().rev().position(|token| *token == u32::from(b'>')).unwrap_or(0);
-        SCRIPT.as_bytes().get(said).map_or(END, |byte| u32::from(*byte))
+    saying(SCRIPT, b'>')
+}
+
+/// Says a text that does not hold `mark`, byte by byte from the last `mark` of the prompt on, then the end token.
+pub fn saying(said: &'static str, mark: u8) -> FakeRunner {
+    FakeRunner::new(VOCAB, move |text| {
+        let place = text.iter().rev().position(|token| *token == u32::from(mark)).unwrap_or(0);
+        said.as_bytes().get(place).map_or(END, |byte| u32::from(*byte))
     })
 }
 
@@ -61,13 +68,26 @@ pub struct Running {
     pub client: Client,
 }
 
+pub const TEMPLATE: &str = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}>";
+
 pub async fn start(runner: impl ModelRunner + 'static, limits: SchedulerConfig, api_key: Option<&str>) -> Running {
+    let options = ApiOptions { keys: ApiKeys::new(api_key), ..Default::default() };
+    start_with(runner, limits, TEMPLATE, options).await
+}
+
+/// The state of a server over a runner.
+pub fn state(
+    runner: impl ModelRunner + 'static,
+    limits: SchedulerConfig,
+    template: &str,
+    options: ApiOptions,
+) -> Server {
     server::metrics_handle();
     let engine = start_engine(runner, limits);
-    let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}>";
     let vocab = Vocabulary { size: VOCAB, usable: 257, eos: vec![END] };
-    let state = Server {
-        engine: engine.clone(),
+    Server {
+        options,
+        engine,
         grammars: Compiler::new(tokenizer(), &vocab),
         tokenizer: tokenizer(),
         template: Some(ChatTemplate::new(template.into(), String::new(), "<|end|>".into()).unwrap()),
@@ -80,9 +100,18 @@ pub async fn start(runner: impl ModelRunner + 'static, limits: SchedulerConfig, 
             context: limits.kv_blocks * limits.block_tokens,
             calibration: Thresholds::first_values,
         },
-        api_key: api_key.map(str::to_owned),
         started_s: 0,
-    };
+    }
+}
+
+pub async fn start_with(
+    runner: impl ModelRunner + 'static,
+    limits: SchedulerConfig,
+    template: &str,
+    options: ApiOptions,
+) -> Running {
+    let state = state(runner, limits, template, options);
+    let engine = state.engine.clone();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let router = server::router(Arc::new(state), axum::Router::new());

@@ -1,12 +1,17 @@
 //! Tests of the rules about values.
 
 use super::*;
+use pacer_artifact::sampler::Vocabulary;
 use proptest::prelude::*;
 use serde_json::json;
 use std::sync::LazyLock;
 
 static TOKENIZER: LazyLock<Tokenizer> =
     LazyLock::new(|| Tokenizer::from_bytes(&crate::testing::byte_tokenizer_json()).unwrap());
+static GRAMMARS: LazyLock<Compiler> = LazyLock::new(|| {
+    let tokenizer = Tokenizer::from_bytes(&crate::testing::byte_tokenizer_json()).unwrap();
+    Compiler::new(std::sync::Arc::new(tokenizer), &Vocabulary { size: 300, usable: 257, eos: vec![256] })
+});
 static TEMPLATE: LazyLock<ChatTemplate> = LazyLock::new(|| {
     let source = "{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}";
     ChatTemplate::new(source.into(), String::new(), String::new()).unwrap()
@@ -22,6 +27,9 @@ fn facts() -> Facts<'static> {
         defaults: &DEFAULTS,
         tokenizer: &TOKENIZER,
         template: Some(&TEMPLATE),
+        grammars: &GRAMMARS,
+        tool_format: Some(ToolFormat::Hermes),
+        reasoning: None,
     }
 }
 
@@ -75,7 +83,13 @@ fn validation_should_name_the_field_when_a_value_is_refused() {
         (json!({"messages": []}), "messages"),
         (json!({"messages": [{"content": "x"}]}), "messages.0"),
         (json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}), "messages.0"),
-        (json!({"response_format": {"type": "json_object"}}), "response_format"),
+        (json!({"response_format": {"type": "xml"}}), "response_format"),
+        (json!({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}), "response_format"),
+        (json!({"guided_regex": "a", "guided_choice": ["b"]}), "guided_choice"),
+        (json!({"guided_json": "{"}), "guided_json"),
+        (json!({"guided_choice": []}), "guided_choice"),
+        (json!({"structured_outputs": {"regex": "a", "choice": ["b"]}}), "structured_outputs"),
+        (json!({"structured_outputs": {}}), "structured_outputs"),
         (json!({"tool_choice": "required"}), "tool_choice"),
         (json!({"model": "other"}), "model"),
         (json!({"min_tokens": 9, "max_tokens": 8}), "min_tokens"),

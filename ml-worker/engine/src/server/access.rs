@@ -1,0 +1,168 @@
+//! Who may ask, and for how long: API keys, pages of other origins, identifiers and deadlines of requests.
+
+use super::error::ApiError;
+use super::options::OptionsError;
+use super::Server;
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::{HeaderName, HeaderValue, Method};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+/// The header that names a request, in both directions.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The header by which a client says how many milliseconds it will wait.
+pub const TIMEOUT_MS: HeaderName = HeaderName::from_static("x-request-timeout-ms");
+/// Longest identifier that is taken over from a client.
+const MAX_REQUEST_ID: usize = 128;
+
+/// Keys of which a request must carry one. Only their hashes are kept, and they are never printed.
+#[derive(Clone, Default)]
+pub struct ApiKeys(Vec<blake3::Hash>);
+
+impl std::fmt::Debug for ApiKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ApiKeys({})", self.0.len())
+    }
+}
+
+impl ApiKeys {
+    /// Keys; without any, nobody needs one.
+    pub fn new<K: AsRef<str>>(keys: impl IntoIterator<Item = K>) -> Self {
+        Self(keys.into_iter().map(|key| blake3::hash(key.as_ref().as_bytes())).collect())
+    }
+
+    /// Reads further keys from a file: one a line, empty lines and those that begin with `#` left out.
+    pub fn add_file(&mut self, file: &Path) -> Result<(), OptionsError> {
+        let unreadable = |error| OptionsError::KeyFile { file: file.to_owned(), error };
+        let text = std::fs::read_to_string(file).map_err(unreadable)?;
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let before = self.0.len();
+        self.0.extend(lines.map(|key| blake3::hash(key.as_bytes())));
+        // A file that was emptied by mistake must not open the server to everybody.
+        if self.0.len() == before {
+            return Err(OptionsError::NoKey(file.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Whether a key is good. Takes the same time whichever it is: hashes are compared, all of them, in constant time.
+    pub fn admit(&self, given: Option<&str>) -> bool {
+        if self.0.is_empty() {
+            return true;
+        }
+        let Some(given) = given.map(|given| blake3::hash(given.as_bytes())) else { return false };
+        self.0.iter().fold(false, |found, key| found | (*key == given))
+    }
+}
+
+/// When to give up on a request.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Deadline(Option<Instant>);
+
+impl Deadline {
+    /// The moment itself, for the engine.
+    pub fn instant(self) -> Option<std::time::Instant> {
+        self.0.map(Instant::into_std)
+    }
+
+    /// Waits for `work`, until the deadline.
+    pub async fn limit<T>(self, work: impl Future<Output = T>) -> Result<T, ApiError> {
+        match self.0 {
+            Some(end) => tokio::time::timeout_at(end, work).await.map_err(|_| ApiError::timeout()),
+            None => Ok(work.await),
+        }
+    }
+}
+
+/// Refuses requests without a good key.
+pub async fn require_key(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
+    let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    if server.options.keys.admit(given.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim)) {
+        next.run(request).await
+    } else {
+        ApiError::unauthorized().into_response()
+    }
+}
+
+/// Gives every request an identifier, which its answer names, and a deadline.
+pub async fn identify(State(server): State<Arc<Server>>, mut request: Request, next: Next) -> Response {
+    let fits = |value: &&HeaderValue| {
+        (1..=MAX_REQUEST_ID).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
+    };
+    let id = match request.headers().get(REQUEST_ID).filter(fits) {
+        Some(given) => given.clone(),
+        None => {
+            let made = format!("req-{}", hex::encode(super::generation::random::<12>()));
+            HeaderValue::from_str(&made).unwrap_or(HeaderValue::from_static("req"))
+        }
+    };
+    let asked = match request.headers().get(TIMEOUT_MS).map(|value| value.to_str().ok().and_then(|ms| ms.parse().ok()))
+    {
+        None => None,
+        Some(Some(ms)) if ms > 0 => Some(Duration::from_millis(ms)),
+        Some(_) => {
+            let wrong = ApiError::bad_request(format!("{TIMEOUT_MS} must be a number of milliseconds"));
+            return named(wrong.into_response(), id);
+        }
+    };
+    let patience = [asked, server.options.request_timeout].into_iter().flatten().min();
+    request.extensions_mut().insert(Deadline(patience.and_then(|patience| Instant::now().checked_add(patience))));
+    named(next.run(request).await, id)
+}
+
+fn named(mut response: Response, id: HeaderValue) -> Response {
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+/// Lets pages of the given origins read answers; `None` if there are none. `*` stands for all.
+pub fn cors(origins: &[String]) -> Result<Option<CorsLayer>, OptionsError> {
+    if origins.is_empty() {
+        return Ok(None);
+    }
+    let allowed = if origins.iter().any(|origin| origin == "*") {
+        AllowOrigin::any()
+    } else {
+        let parsed = origins.iter().map(|origin| origin.parse().map_err(|_| OptionsError::Origin(origin.clone())));
+        AllowOrigin::list(parsed.collect::<Result<Vec<HeaderValue>, _>>()?)
+    };
+    let layer = CorsLayer::new()
+        .allow_origin(allowed)
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers(tower_http::cors::AllowHeaders::mirror_request())
+        .expose_headers([REQUEST_ID, CONTENT_TYPE])
+        .max_age(Duration::from_secs(600));
+    Ok(Some(layer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_should_admit_when_there_are_none_or_one_fits() {
+        assert!(ApiKeys::default().admit(None));
+        let keys = ApiKeys::new(["one", "two"]);
+        assert!(keys.admit(Some("one")) && keys.admit(Some("two")));
+        assert!(!keys.admit(Some("three")) && !keys.admit(None) && !keys.admit(Some("")));
+        assert_eq!(format!("{keys:?}"), "ApiKeys(2)");
+    }
+
+    #[test]
+    fn key_file_should_be_refused_when_it_holds_no_key() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "# keys\n\n a \nb\n").unwrap();
+        let mut keys = ApiKeys::default();
+        keys.add_file(file.path()).unwrap();
+        assert!(keys.admit(Some("a")) && keys.admit(Some("b")) && !keys.admit(Some("# keys")));
+        std::fs::write(file.path(), "# none\n").unwrap();
+        assert!(ApiKeys::default().add_file(file.path()).is_err());
+    }
+}

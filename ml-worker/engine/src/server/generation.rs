@@ -1,0 +1,267 @@
+//! From a body to running answers: validation, the engine, events; for every path that generates.
+
+use super::error::ApiError;
+use super::logprobs::PromptLogProbs;
+use super::respond::{whole, Choice};
+use super::types::RawRequest;
+use super::validation::{form, validate, Api, ValidRequest};
+use super::{chain, sse, Server};
+use crate::answer::log_probs;
+use crate::engine::{Event, Generate, Score, TokenLogProbs};
+use crate::grammar::Grammar;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::response::{sse::KeepAlive, IntoResponse, Response, Sse};
+use axum::{Extension, Json};
+use pacer_artifact::{KeyKind, SamplingKey};
+use rand::RngCore;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+use tokio::sync::mpsc::{unbounded_channel, UnboundedReceiver};
+use tokio::time::Instant;
+
+use super::access::Deadline;
+use super::body::{aside, body_bytes, parse, Body};
+use super::MAX_REQUEST_BYTES;
+
+/// A request with everything that takes long to make of it.
+pub struct Prepared {
+    request: ValidRequest,
+    // For each choice.
+    grammars: Vec<Option<Grammar>>,
+}
+
+impl Prepared {
+    /// Checks a request and compiles what its answers are held to. Takes up to seconds.
+    pub fn new(raw: &RawRequest, api: Api, server: &Server) -> Result<Self, ApiError> {
+        let request = validate(raw, api, &server.facts())?;
+        let choices = request.prompts.len() * request.n as usize;
+        let grammars = form::compile(&request.params.constraint, request.form_field, choices, &server.grammars)?;
+        Ok(Self { request, grammars })
+    }
+}
+
+/// A request the engine is working on. Dropping it cancels the work.
+pub struct Running {
+    /// What is served.
+    pub server: Arc<Server>,
+    /// The request.
+    pub request: ValidRequest,
+    /// Its body as it came in.
+    pub body: Bytes,
+    /// The response's id.
+    pub id: String,
+    /// Unix time of its arrival.
+    pub created_s: u64,
+    events: UnboundedReceiver<(u32, Event)>,
+    // Tokens of each choice's prompt that were in the cache.
+    cached: Vec<usize>,
+    prompts: Vec<Vec<(u32, Option<TokenLogProbs>)>>,
+    arrived: Instant,
+    deadline: Deadline,
+}
+
+impl Running {
+    /// Hands a request to the engine.
+    pub async fn start(
+        server: Arc<Server>,
+        Prepared { request, grammars }: Prepared,
+        body: Bytes,
+        prefix: &str,
+        deadline: Deadline,
+    ) -> Result<Self, ApiError> {
+        if let Some(extension) = &request.chain {
+            // What no artifact can hold is refused before it costs anything.
+            chain::start(&request, extension, 0, &server.model, &body)?;
+        }
+        let events = submit(&server, &request, grammars, deadline)?;
+        let cached = vec![0; request.prompts.len() * request.n as usize];
+        let id = format!("{prefix}-{}", hex::encode(random::<12>()));
+        let created_s = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+        let arrived = Instant::now();
+        let prompts = Vec::new();
+        let mut running = Self { server, request, body, id, created_s, events, cached, prompts, arrived, deadline };
+        let echoed = running.request.top_logprobs.filter(|_| running.request.echo);
+        if let Some(count) = running.request.prompt_logprobs.max(echoed) {
+            for number in 0..running.request.prompts.len() {
+                let prompt = running.request.prompts[number].clone();
+                let found = deadline.limit(score_prompt(&running.server, prompt, count)).await??;
+                running.prompts.push(found);
+            }
+        }
+        Ok(running)
+    }
+
+    /// Choices over all prompts.
+    pub fn choices(&self) -> usize {
+        self.request.prompts.len() * self.request.n as usize
+    }
+
+    /// Nothing yet, for every choice.
+    pub fn blank(&self) -> Vec<Choice> {
+        (0..self.choices()).map(|_| Choice::new(&self.request)).collect()
+    }
+
+    /// What happens next, to which choice: a token, an end or a failure.
+    pub async fn next(&mut self) -> Result<(usize, Event), ApiError> {
+        loop {
+            let event = self.deadline.limit(self.events.recv()).await?;
+            match event.ok_or_else(ApiError::unavailable)? {
+                (choice, Event::Prompt { cached_tokens, .. }) => {
+                    if let Some(cached) = self.cached.get_mut(choice as usize) {
+                        *cached = cached_tokens;
+                    }
+                }
+                (choice, event) => return Ok((choice as usize, event)),
+            }
+        }
+    }
+
+    /// Tokens of all prompts that were in the cache; a prompt counts once, whatever the number of its answers.
+    pub fn cached_tokens(&self) -> usize {
+        self.cached.iter().step_by(self.request.n as usize).sum()
+    }
+
+    /// Waits for all choices to end.
+    pub async fn finish(&mut self) -> Result<Vec<Choice>, ApiError> {
+        let mut choices = self.blank();
+        while choices.iter().any(|choice| choice.reason.is_none()) {
+            let (index, event) = self.next().await?;
+            choices[index].take(event, &self.server.tokenizer)?;
+        }
+        self.log(&choices);
+        Ok(choices)
+    }
+
+    /// Whether log-probabilities belong in the answer.
+    pub fn wants_logprobs(&self) -> bool {
+        self.request.top_logprobs.is_some()
+    }
+
+    /// The text of the prompt of a choice, if it is to be echoed.
+    pub fn echoed(&self, choice: usize) -> Option<String> {
+        let prompt = self.request.prompts.get(choice / self.request.n as usize)?;
+        self.request.echo.then(|| self.server.tokenizer.decode(prompt, true).unwrap_or_default())
+    }
+
+    /// Log-probabilities of the prompt of a choice; empty if nobody asked for them.
+    pub fn prompt_of(&self, choice: usize) -> &PromptLogProbs {
+        self.prompts.get(choice / self.request.n as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// The same if the prompt is echoed, else empty.
+    pub fn echoed_logprobs(&self, choice: usize) -> &PromptLogProbs {
+        if self.request.echo {
+            self.prompt_of(choice)
+        } else {
+            &[]
+        }
+    }
+
+    /// One line for the operator.
+    pub fn log(&self, choices: &[Choice]) {
+        let prompt_tokens: usize = self.request.prompts.iter().map(Vec::len).sum();
+        let completion_tokens: usize = choices.iter().map(|choice| choice.tokens).sum();
+        let ms = self.arrived.elapsed().as_millis();
+        let recorded = self.request.chain.is_some();
+        tracing::info!(id = %self.id, prompt_tokens, completion_tokens, ms, recorded, "answered a request");
+    }
+}
+
+/// `POST /v1/chat/completions`.
+pub async fn chat(
+    State(server): State<Arc<Server>>,
+    Extension(deadline): Extension<Deadline>,
+    body: Body,
+) -> Result<Response, ApiError> {
+    answer(server, Api::Chat, body_bytes(body, MAX_REQUEST_BYTES)?, deadline).await
+}
+
+/// `POST /v1/completions`.
+pub async fn completions(
+    State(server): State<Arc<Server>>,
+    Extension(deadline): Extension<Deadline>,
+    body: Body,
+) -> Result<Response, ApiError> {
+    answer(server, Api::Completions, body_bytes(body, MAX_REQUEST_BYTES)?, deadline).await
+}
+
+async fn answer(server: Arc<Server>, api: Api, body: Bytes, deadline: Deadline) -> Result<Response, ApiError> {
+    let (asked, bytes) = (server.clone(), body.clone());
+    let request = aside(move || Prepared::new(&parse::<RawRequest>(&bytes)?, api, &asked)).await?;
+    let prefix = if api == Api::Chat { "chatcmpl" } else { "cmpl" };
+    let mut running = Running::start(server, request, body, prefix, deadline).await?;
+    if running.request.stream {
+        // A failure before the first token still gets its own status.
+        let first = match running.next().await? {
+            (_, Event::Failed(error)) => return Err(error.into()),
+            first => first,
+        };
+        return Ok(Sse::new(sse::stream(running, first)).keep_alive(KeepAlive::default()).into_response());
+    }
+    let choices = running.finish().await?;
+    Ok(Json(whole(&running, &choices)?).into_response())
+}
+
+pub(super) fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    rand::thread_rng().fill_bytes(&mut bytes);
+    bytes
+}
+
+/// Hands every choice of a request to the engine, all or none.
+fn submit(
+    server: &Server,
+    request: &ValidRequest,
+    grammars: Vec<Option<Grammar>>,
+    deadline: Deadline,
+) -> Result<UnboundedReceiver<(u32, Event)>, ApiError> {
+    let (sender, events) = unbounded_channel();
+    let mut grammars = grammars.into_iter();
+    let kind = request.key_kind().unwrap_or(KeyKind::InferenceId);
+    let inference_id = request.chain.as_ref().map_or_else(random, |chain| chain.inference_id);
+    let mut all = Vec::new();
+    for (number, prompt) in request.prompts.iter().enumerate() {
+        for sibling in 0..request.n {
+            let choice = number as u32 * request.n + sibling;
+            let key = SamplingKey::derive(kind, &inference_id, choice);
+            all.push(Generate {
+                grammar: grammars.next().flatten(),
+                top_logprobs: request.top_logprobs,
+                record: request.chain.is_some(),
+                choice,
+                deadline: deadline.instant(),
+                ..Generate::new(prompt.clone(), request.params.clone(), key, sender.clone())
+            });
+        }
+    }
+    server.engine.generate_all(all)?;
+    Ok(events)
+}
+
+/// Log-probabilities of a prompt's tokens, each given those before it.
+async fn score_prompt(
+    server: &Server,
+    prompt: Vec<u32>,
+    count: usize,
+) -> Result<Vec<(u32, Option<TokenLogProbs>)>, ApiError> {
+    let mut found: Vec<_> = prompt.iter().map(|id| (*id, None)).collect();
+    if prompt.len() < 2 {
+        return Ok(found);
+    }
+    let rows = Arc::new(Mutex::new(Vec::with_capacity(prompt.len())));
+    let (sink, tokens) = (rows.clone(), prompt.clone());
+    let take = Box::new(move |position: usize, row: &[f32]| {
+        if let Some(next) = tokens.get(position + 1) {
+            let scored = (position + 1, log_probs(row, *next, count));
+            sink.lock().unwrap_or_else(PoisonError::into_inner).push(scored);
+        }
+    });
+    let (done, finished) = tokio::sync::oneshot::channel();
+    server.engine.score(Score { tokens: prompt, from: 0, rows: take, done })?;
+    finished.await.map_err(|_| ApiError::unavailable())??;
+    for (position, scored) in rows.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        found[position].1 = scored;
+    }
+    Ok(found)
+}
