@@ -117,13 +117,19 @@ impl<R: ModelRunner> Engine<R> {
             Command::Score(ticket, mut score) => {
                 let (tokens, goal) = (std::mem::take(&mut score.tokens), Goal::Score { from: score.from });
                 let sequence = Sequence::new(self.next_id(), tokens, goal);
-                self.add(vec![(sequence, Work { ticket, deadline: None, kind: Kind::Score(score) })]);
+                self.add(vec![(
+                    sequence,
+                    Work { ticket, deadline: None, adapter: score.adapter, kind: Kind::Score(score) },
+                )]);
             }
             Command::Embed(ticket, mut embed) => {
                 let goal = Goal::Embed { every: embed.pooling == crate::request::Pooling::Mean };
                 let tokens = std::mem::take(&mut embed.tokens);
                 let sequence = Sequence::new(self.next_id(), tokens, goal).of(embed.tenant, None);
-                self.add(vec![(sequence, Work { ticket, deadline: None, kind: Kind::Embed(Embedding::new(embed)) })]);
+                self.add(vec![(
+                    sequence,
+                    Work { ticket, deadline: None, adapter: embed.adapter, kind: Kind::Embed(Embedding::new(embed)) },
+                )]);
             }
         }
     }
@@ -136,13 +142,13 @@ impl<R: ModelRunner> Engine<R> {
                 max_tokens: request.params.max_tokens as usize,
                 prompt_rows: request.prompt_logprobs.is_some() && added.is_empty(),
             };
-            let (tenant, salt, deadline) = (request.tenant, request.salt(), request.deadline);
+            let (tenant, salt, deadline, adapter) = (request.tenant, request.salt(), request.deadline, request.adapter);
             let rows = Prompt { top: request.prompt_logprobs.filter(|_| added.is_empty()), ..Prompt::default() };
             // One that cannot start was told so.
             let Some(answer) = Answer::start(request, &prompt, self.vocabulary.clone()) else { continue };
             let answering = Answering { answer, prompt: rows, last_token: None };
             let sequence = Sequence::new(self.next_id(), prompt, goal).of(tenant, Some(salt));
-            added.push((sequence, Work { ticket, deadline, kind: Kind::Answer(Box::new(answering)) }));
+            added.push((sequence, Work { ticket, deadline, adapter, kind: Kind::Answer(Box::new(answering)) }));
         }
         self.add(added);
     }
@@ -196,6 +202,7 @@ impl<R: ModelRunner> Engine<R> {
                 rows: item.rows.clone(),
                 want: self.work.get(&item.seq).map_or(Want::Logits, Work::want),
                 blocks: sequence.table.blocks(),
+                adapter: self.work.get(&item.seq).and_then(|work| work.adapter),
             });
         }
         self.runner.forward(&plan.copies, &batch).map_err(|error| EngineError::Model(error.to_string()))

@@ -2,6 +2,7 @@
 
 use crate::cache::prefix::{CacheSalt, Tenant};
 use crate::grammar::Grammar;
+use crate::runner::AdapterId;
 use crate::scheduler::Refusal;
 use pacer_artifact::{FinishReason, Position, SamplingKey, SamplingParams};
 use std::time::Instant;
@@ -63,6 +64,8 @@ pub struct Generate {
     pub choice: u32,
     /// Who pays: turns are shared out, and cached text is shared, by it.
     pub tenant: Tenant,
+    /// The adapter that answers with the model, if one is to.
+    pub adapter: Option<AdapterId>,
     /// When the answer is no longer of use.
     pub deadline: Option<Instant>,
     /// Where events go. Closing it cancels.
@@ -87,6 +90,7 @@ impl Generate {
             record: false,
             choice: 0,
             tenant: Tenant::default(),
+            adapter: None,
             deadline: None,
             events,
         }
@@ -94,7 +98,8 @@ impl Generate {
 
     /// Whose cached text it may use.
     pub(crate) fn salt(&self) -> CacheSalt {
-        CacheSalt::new(&self.tenant, "")
+        // What one adapter computed of a text is not what another one would.
+        CacheSalt::new(&self.tenant, &self.adapter.map_or(String::new(), |adapter| adapter.0.to_string()))
     }
 
     /// Whether the two can share the computation of their prompt.
@@ -118,6 +123,8 @@ pub struct Score {
     pub tokens: Vec<u32>,
     /// First position whose logits are wanted. The row of position `p` predicts token `p + 1`.
     pub from: usize,
+    /// The adapter to use with the model.
+    pub adapter: Option<AdapterId>,
     /// Where rows go.
     pub rows: RowSink,
     /// Told when every row was given, or why not. Closing it cancels.
@@ -143,6 +150,8 @@ pub struct Embed {
     pub normalise: bool,
     /// Who pays.
     pub tenant: Tenant,
+    /// The adapter to use with the model.
+    pub adapter: Option<AdapterId>,
     /// Where it goes. Closing it cancels.
     pub done: tokio::sync::oneshot::Sender<Result<Vec<f32>, EngineError>>,
 }

@@ -28,6 +28,10 @@ pub enum Want {
     Hidden,
 }
 
+/// An adapter, by its place in the list that the runner was loaded with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AdapterId(pub u32);
+
 /// Tokens `start .. start + tokens.len()` of one sequence.
 #[derive(Clone, Debug)]
 pub struct RunInput<'a> {
@@ -41,6 +45,8 @@ pub struct RunInput<'a> {
     pub want: Want,
     /// The sequence's blocks in order, enough for all tokens. Those from `start` on belong to this input alone.
     pub blocks: &'a [BlockId],
+    /// What changes the model for this sequence, the same for all of its tokens.
+    pub adapter: Option<AdapterId>,
 }
 
 /// Rows of f32 numbers, in the order of the batch and, inside an input, of positions.
@@ -204,6 +210,7 @@ pub mod fake {
 pub struct Solo<R> {
     runner: R,
     texts: Vec<usize>,
+    adapters: Vec<Option<AdapterId>>,
     blocks: usize,
 }
 
@@ -217,7 +224,14 @@ impl<R: ModelRunner> Solo<R> {
     pub fn new(mut runner: R, texts: usize, tokens: usize) -> Result<Self, RunnerError> {
         let blocks = tokens.div_ceil(Self::BLOCK_TOKENS);
         runner.allocate(texts * blocks, Self::BLOCK_TOKENS)?;
-        Ok(Self { runner, texts: vec![0; texts], blocks })
+        Ok(Self { runner, texts: vec![0; texts], adapters: vec![None; texts], blocks })
+    }
+
+    /// Uses an adapter for a text, or none.
+    pub fn adapt(&mut self, text: usize, adapter: Option<AdapterId>) {
+        if let Some(own) = self.adapters.get_mut(text) {
+            *own = adapter;
+        }
     }
 
     /// Computes one chunk for each of the named texts, behind what they hold, and returns the logits of the last
@@ -240,7 +254,7 @@ impl<R: ModelRunner> Solo<R> {
                 return Err(broken("the text is full"));
             }
             let rows = end - rows.min(tokens.len())..end;
-            batch.push(RunInput { start, tokens, rows, want: Want::Logits, blocks });
+            batch.push(RunInput { start, tokens, rows, want: Want::Logits, blocks, adapter: self.adapters[*text] });
         }
         let output = self.runner.forward(&[], &batch)?;
         chunks.iter().for_each(|(text, tokens)| self.texts[*text] += tokens.len());

@@ -3,7 +3,7 @@
 use crate::answer::{log_probs, Answer};
 use crate::handle::Ticket;
 use crate::request::{Embed, EngineError, Event, Pooling, Score, TokenLogProbs};
-use crate::runner::Want;
+use crate::runner::{AdapterId, Want};
 use std::time::Instant;
 
 /// One request, or one choice of a request.
@@ -12,6 +12,8 @@ pub(crate) struct Work {
     pub ticket: Ticket,
     /// When it is of no use any more.
     pub deadline: Option<Instant>,
+    /// The adapter it is computed with.
+    pub adapter: Option<AdapterId>,
     /// What is done with its rows.
     pub kind: Kind,
 }

@@ -208,7 +208,7 @@ fn prompt_logprobs_should_be_those_of_a_scored_text() {
         let chosen = next.get(position + 1).map(|token| f64::from(row[*token as usize]) - sum.ln());
         rows.send((likeliest, chosen)).unwrap();
     });
-    engine.score(Score { tokens: text, from: 0, rows: sink, done }).unwrap();
+    engine.score(Score { tokens: text, from: 0, adapter: None, rows: sink, done }).unwrap();
     block_on(scored).unwrap().unwrap();
     for (got, (likeliest, chosen)) in all[0].prompt.iter().zip(wanted.iter()) {
         assert_eq!((got.top.len(), got.top[0].0), (2, likeliest));
@@ -222,7 +222,7 @@ fn embedding_should_pool_the_states_of_all_chunks() {
     let embed = |pooling, normalise| {
         let (done, vector) = tokio::sync::oneshot::channel();
         let tokens = vec![10, 20, 30, 40, 50, 60, 70, 80];
-        engine.embed(Embed { tokens, pooling, normalise, tenant: Tenant::default(), done }).unwrap();
+        engine.embed(Embed { tokens, pooling, normalise, tenant: Tenant::default(), adapter: None, done }).unwrap();
         block_on(vector).unwrap().unwrap()
     };
     // The fake's state is the token and its position.

@@ -283,6 +283,7 @@ fn runner_should_refuse_when_a_batch_does_not_fit() {
         rows: start + tokens.len()..start + tokens.len(),
         want: Want::Logits,
         blocks: &blocks[..held],
+        adapter: None,
     };
     assert!(runner.forward(&[], &[input(0, &[1, 300], 1)]).is_err(), "a token outside the vocabulary");
     assert!(runner.forward(&[], &[input(15, &[1, 2], 1)]).is_err(), "more tokens than the blocks hold");

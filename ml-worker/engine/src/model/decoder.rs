@@ -7,6 +7,7 @@
 
 use super::ffn::FeedForward;
 use super::linear::{Embedding, Head, Linear, Quantize};
+use super::lora::{Adapted, Part};
 use super::names::{Loader, EMBEDDING, HEAD};
 use super::norm::RmsNorm;
 use super::rope::{rotate, Rotary};
@@ -61,7 +62,8 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Reads the weights of `config`'s shape as `kind` onto `device`, and keeps its matrices as `quantize` says.
+    /// Reads the weights of `config`'s shape as `kind` onto `device`, and keeps its matrices as `quantize` says, so that
+    /// adapters can be used or not.
     ///
     /// # Errors
     /// Names the file and the tensor that is missing, damaged or of another shape.
@@ -71,8 +73,9 @@ impl Decoder {
         kind: Kind,
         quantize: Quantize,
         device: Device,
+        adaptable: bool,
     ) -> Result<Self, WeightsError> {
-        let loader = Loader::new(config, weights, kind, device).quantized(quantize);
+        let loader = Loader::new(config, weights, kind, device).quantized(quantize).adaptable(adaptable);
         // Before anything large is read.
         loader.check()?;
         // The largest first: while weights are packed they are in memory twice.
@@ -104,15 +107,27 @@ impl Decoder {
     ///
     /// # Errors
     /// If libtorch refuses, for want of memory say.
-    pub fn hidden(&self, batch: &Batch, rows: &Tensor, cache: &KvCache) -> Result<Tensor, TchError> {
+    pub fn hidden(
+        &self,
+        batch: &Batch,
+        rows: &Tensor,
+        adapted: &Adapted<'_>,
+        cache: &KvCache,
+    ) -> Result<Tensor, TchError> {
         let mut x = self.embedding.forward(&batch.tokens)?;
         let angles = self.rotary.rows(&batch.positions)?;
+        let (q, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
+        let parts = [(Part::Query, 0), (Part::Key, q), (Part::Value, q + kv)];
         for (index, layer) in self.layers.iter().enumerate() {
-            let qkv = layer.qkv.forward(&layer.attention_norm.forward(&x)?)?;
+            let adapters = adapted.layer(index);
+            let normed = layer.attention_norm.forward(&x)?;
+            let qkv = layer.qkv.forward(&normed)?;
+            adapters.add(&normed, &qkv, &parts)?;
             let mixed = self.attend(index, &qkv, &angles, batch, cache)?;
             layer.output.add_to(&mixed, &mut x)?;
+            adapters.add(&mixed, &x, &[(Part::Output, 0)])?;
             let normed = layer.ffn_norm.forward(&x)?;
-            layer.ffn.add_to(&normed, &mut x)?;
+            layer.ffn.add_to(&normed, &mut x, adapters)?;
         }
         self.norm.forward(&x.f_index_select(0, rows)?)
     }

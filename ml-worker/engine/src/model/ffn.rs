@@ -1,6 +1,7 @@
 //! Feed-forward layers: one for all tokens, or a set of experts of which each token uses a few.
 
 use super::linear::Linear;
+use super::lora::{LayerAdapters, Part};
 use super::names::Loader;
 use super::weights::WeightsError;
 use crate::config::{ExpertsConfig, ModelConfig};
@@ -8,8 +9,31 @@ use tch::{Device, Kind, TchError, Tensor};
 
 /// `down(silu(gate x) * up x)`.
 pub struct Dense {
-    gate_up: Linear,
+    gate_up: GateUp,
     down: Linear,
+}
+
+/// `silu(gate x) * up x`.
+enum GateUp {
+    /// As one product with the activation in it.
+    Joined(Linear),
+    /// As a product of this width twice, which adapters change before the activation.
+    Apart(Linear, i64),
+}
+
+impl GateUp {
+    fn forward(&self, x: &Tensor, adapters: Option<LayerAdapters<'_>>) -> Result<Tensor, TchError> {
+        match self {
+            Self::Joined(linear) => linear.forward(x),
+            Self::Apart(linear, width) => {
+                let both = linear.forward(x)?;
+                if let Some(adapters) = adapters {
+                    adapters.add(x, &both, &[(Part::Gate, 0), (Part::Up, *width)])?;
+                }
+                both.f_narrow(1, 0, *width)?.f_silu()?.f_mul(&both.f_narrow(1, *width, *width)?)
+            }
+        }
+    }
 }
 
 impl Dense {
@@ -18,7 +42,15 @@ impl Dense {
     /// # Errors
     /// If one is missing or wrong.
     fn load(loader: &Loader<'_>, gate: String, up: String, down: String) -> Result<Self, WeightsError> {
-        Ok(Self { gate_up: loader.gated(gate, up)?, down: loader.linear(&[down])? })
+        Ok(Self { gate_up: GateUp::Joined(loader.gated(gate, up)?), down: loader.linear(&[down])? })
+    }
+
+    /// The same, ready for adapters. `width` is that between.
+    ///
+    /// # Errors
+    /// If one is missing or wrong.
+    fn adaptable(loader: &Loader<'_>, names: [String; 2], down: String, width: usize) -> Result<Self, WeightsError> {
+        Ok(Self { gate_up: GateUp::Apart(loader.linear(&names)?, width as i64), down: loader.linear(&[down])? })
     }
 
     /// `[n, d]` to `[n, d]`.
@@ -26,15 +58,17 @@ impl Dense {
     /// # Errors
     /// If libtorch refuses.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        self.down.forward(&self.gate_up.forward(x)?)
+        self.down.forward(&self.gate_up.forward(x, None)?)
     }
 
-    /// Adds the same to `sum`, `[n, d]`.
+    /// Adds the same, and what adapters change in it, to `sum`, `[n, d]`.
     ///
     /// # Errors
     /// If libtorch refuses.
-    pub fn add_to(&self, x: &Tensor, sum: &mut Tensor) -> Result<(), TchError> {
-        self.down.add_to(&self.gate_up.forward(x)?, sum)
+    pub fn add_to(&self, x: &Tensor, sum: &mut Tensor, adapters: LayerAdapters<'_>) -> Result<(), TchError> {
+        let between = self.gate_up.forward(x, Some(adapters))?;
+        self.down.add_to(&between, sum)?;
+        adapters.add(&between, sum, &[(Part::Down, 0)])
     }
 }
 
@@ -113,7 +147,10 @@ impl FeedForward {
             _ => {
                 let name = |part: &str| format!("{layer}.mlp.{part}");
                 let (gate, up, down) = (name("gate_proj"), name("up_proj"), name("down_proj"));
-                Ok(Self::Dense(Dense::load(loader, gate, up, down)?))
+                Ok(Self::Dense(match loader.is_adaptable() {
+                    true => Dense::adaptable(loader, [gate, up], down, config.intermediate_size)?,
+                    false => Dense::load(loader, gate, up, down)?,
+                }))
             }
         }
     }
@@ -122,9 +159,9 @@ impl FeedForward {
     ///
     /// # Errors
     /// If libtorch refuses.
-    pub fn add_to(&self, x: &Tensor, sum: &mut Tensor) -> Result<(), TchError> {
+    pub fn add_to(&self, x: &Tensor, sum: &mut Tensor, adapters: LayerAdapters<'_>) -> Result<(), TchError> {
         match self {
-            Self::Dense(dense) => dense.add_to(x, sum),
+            Self::Dense(dense) => dense.add_to(x, sum, adapters),
             Self::Sparse(sparse) => sum.f_add_(&sparse.forward(x)?).map(|_| ()),
         }
     }

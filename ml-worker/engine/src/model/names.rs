@@ -79,6 +79,8 @@ pub struct Loader<'a> {
     kind: Kind,
     device: Device,
     quantize: Quantize,
+    /// Whether products must be apart where adapters change them before an activation.
+    adaptable: bool,
 }
 
 impl<'a> Loader<'a> {
@@ -90,12 +92,23 @@ impl<'a> Loader<'a> {
         found.sort_by_key(|prefix| (*prefix != PREFIX, prefix.len(), prefix.to_owned()));
         let prefix = found.first().map_or(PREFIX, |prefix| prefix).to_owned();
         let shapes = tensor_shapes(config).into_iter().collect();
-        Self { weights, shapes, prefix, eps: config.rms_norm_eps, kind, device, quantize: Quantize::None }
+        let (eps, quantize) = (config.rms_norm_eps, Quantize::None);
+        Self { weights, shapes, prefix, eps, kind, device, quantize, adaptable: false }
     }
 
     /// The same, with matrices kept as `quantize` says.
     pub fn quantized(self, quantize: Quantize) -> Self {
         Self { quantize, ..self }
+    }
+
+    /// The same, with products kept so that adapters can change them.
+    pub fn adaptable(self, adaptable: bool) -> Self {
+        Self { adaptable, ..self }
+    }
+
+    /// Whether adapters may change products.
+    pub fn is_adaptable(&self) -> bool {
+        self.adaptable
     }
 
     /// The name in the checkpoint of what is plainly called `name`.

@@ -2,6 +2,7 @@
 
 use super::decoder::Decoder;
 use super::linear::Quantize;
+use super::lora::{Adapted, Adapter, AdapterError};
 use super::weights::{Weights, WeightsError};
 use crate::cache::block_pool::BlockCopy;
 use crate::cache::kv_cache::{KvCache, KvShape};
@@ -9,7 +10,7 @@ use crate::cache::{Batch, BLOCK_TOKENS};
 use crate::config::ModelConfig;
 use crate::device::Dtype;
 use crate::runner::{ModelRunner, Rows, RunInput, RunOutput, RunnerError, Want};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tch::{Device, Kind, TchError, Tensor};
 
 /// Why a checkpoint cannot be loaded.
@@ -21,6 +22,9 @@ pub enum LoadError {
     /// Its weights.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// An adapter.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
     /// Its cache.
     #[error("the KV cache: {0}")]
     Cache(#[from] TchError),
@@ -29,6 +33,7 @@ pub enum LoadError {
 /// See the module's header.
 pub struct TorchRunner {
     model: Decoder,
+    adapters: Vec<Adapter>,
     cache: KvCache,
     vocab: usize,
     max_position: usize,
@@ -55,9 +60,26 @@ pub fn load_quantized(
     quantize: Quantize,
     device: Device,
 ) -> Result<TorchRunner, LoadError> {
+    load_with_adapters(dir, config, dtype, quantize, device, &[])
+}
+
+/// The same with LoRA adapters, by name and folder. Requests name them by their place in this list.
+///
+/// # Errors
+/// Names the file, and the field or tensor, for which the checkpoint or an adapter cannot be used.
+pub fn load_with_adapters(
+    dir: &Path,
+    config: &ModelConfig,
+    dtype: Dtype,
+    quantize: Quantize,
+    device: Device,
+    adapters: &[(String, PathBuf)],
+) -> Result<TorchRunner, LoadError> {
     let _guard = tch::no_grad_guard();
     let weights = Weights::open(dir)?;
-    let model = Decoder::load(config, &weights, dtype.kind(), quantize, device)?;
+    let adapter = |(name, dir): &(String, PathBuf)| Adapter::load(name, dir, config, dtype.kind(), device);
+    let adapters = adapters.iter().map(adapter).collect::<Result<Vec<_>, _>>()?;
+    let model = Decoder::load(config, &weights, dtype.kind(), quantize, device, !adapters.is_empty())?;
     let shape = KvShape {
         layers: config.num_layers,
         kv_heads: config.num_kv_heads as i64,
@@ -67,6 +89,7 @@ pub fn load_quantized(
     };
     Ok(TorchRunner {
         model,
+        adapters,
         cache: KvCache::new(shape, 0, BLOCK_TOKENS)?,
         vocab: config.vocab_size,
         max_position: config.max_position,
@@ -76,6 +99,15 @@ pub fn load_quantized(
 }
 
 impl TorchRunner {
+    /// The adapters, in the order in which they were given.
+    pub fn adapters(&self) -> &[Adapter] {
+        &self.adapters
+    }
+
+    fn adapter(&self, input: &RunInput<'_>) -> Option<&Adapter> {
+        self.adapters.get(input.adapter?.0 as usize)
+    }
+
     fn check(&self, input: &RunInput<'_>) -> Result<(), RunnerError> {
         let end = input.start + input.tokens.len();
         let broken = |what: &str| Err(RunnerError::Protocol(format!("tokens {} to {end}: {what}", input.start)));
@@ -87,6 +119,9 @@ impl TorchRunner {
         }
         if input.blocks.iter().any(|block| block.0 as usize >= self.cache.blocks()) {
             return broken("a block is outside the cache");
+        }
+        if input.adapter.is_some() && self.adapter(input).is_none() {
+            return broken("no such adapter");
         }
         if end > self.max_position {
             return broken("it is longer than the model's positions");
@@ -130,7 +165,9 @@ impl ModelRunner for TorchRunner {
         self.cache.copy(copies)?;
         let (logits, hidden) = Self::wanted(batch);
         let rows = Tensor::f_from_slice(&[&logits[..], &hidden[..]].concat())?.f_to_device(self.device)?;
-        let states = self.model.hidden(&Batch::new(batch, &self.cache)?, &rows, &self.cache)?;
+        let segments = batch.iter().map(|input| (input.tokens.len(), self.adapter(input)));
+        let adapted = Adapted::new(segments, self.device)?;
+        let states = self.model.hidden(&Batch::new(batch, &self.cache)?, &rows, &adapted, &self.cache)?;
         let (first, second) = (logits.len() as i64, hidden.len() as i64);
         let mut output = RunOutput::default();
         output.logits.width = self.vocab;

@@ -258,7 +258,7 @@ async fn score_prompt(
         }
     });
     let (done, finished) = tokio::sync::oneshot::channel();
-    server.engine.score(Score { tokens: prompt, from: 0, rows: take, done })?;
+    server.engine.score(Score { tokens: prompt, from: 0, adapter: None, rows: take, done })?;
     finished.await.map_err(|_| ApiError::unavailable())??;
     for (position, scored) in rows.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
         found[position].1 = scored;

@@ -86,7 +86,7 @@ async fn replayed(server: &Server, replay: Replay) -> Result<Verdict, ApiError> 
         sink.lock().unwrap_or_else(PoisonError::into_inner).row(position, row);
     });
     let (done, finished) = tokio::sync::oneshot::channel();
-    server.engine.score(Score { tokens, from, rows, done })?;
+    server.engine.score(Score { tokens, from, adapter: None, rows, done })?;
     finished.await.map_err(|_| ApiError::internal("the engine gave up on the verification"))??;
     let verdict = shared.lock().unwrap_or_else(PoisonError::into_inner).conclude()?;
     Ok(verdict)

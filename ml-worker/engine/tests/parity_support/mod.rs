@@ -12,6 +12,8 @@ use tch::Tensor;
 pub struct Case {
     /// What is particular about it.
     pub name: String,
+    /// Names of its adapters.
+    pub adapters: Vec<String>,
     /// Whether it has experts.
     pub sparse: bool,
     /// Its folder.
@@ -67,6 +69,14 @@ pub fn json(name: &str) -> Value {
     serde_json::from_slice(&std::fs::read(folder().join(name)).unwrap()).unwrap()
 }
 
+impl Case {
+    /// Logits of the same tokens with an adapter.
+    pub fn adapted_logits(&self, adapter: &str) -> Tensor {
+        let file = self.dir.join("adapters").join(adapter).join("expected.safetensors");
+        Tensor::read_safetensors(file).unwrap().remove(0).1
+    }
+}
+
 /// All checkpoints.
 pub fn cases() -> Vec<Case> {
     let (folder, list) = (folder(), json("cases.json"));
@@ -80,7 +90,9 @@ pub fn cases() -> Vec<Case> {
                 Tensor::read_safetensors(dir.join("expected.safetensors")).unwrap().into_iter().collect();
             let tokens: Vec<i64> = Vec::try_from(expected.remove("tokens").unwrap()).unwrap();
             let mut get = |name: &str| expected.remove(name).unwrap();
+            let adapters = case["adapters"].as_array().unwrap();
             Case {
+                adapters: adapters.iter().map(|name| name.as_str().unwrap().to_owned()).collect(),
                 sparse: name.contains("moe") || name.contains("mixtral"),
                 logits: get("logits"),
                 bf16: get("bf16"),
