@@ -51,6 +51,10 @@ pub struct ServeArgs {
     /// many rows). Hosts that verify each other must agree on it
     #[arg(long, default_value = "none", value_name = "FORMAT")]
     quantize: Quantize,
+    /// LoRA adapter in PEFT's layout, served as a model of this name beside the checkpoint's own; may be given several
+    /// times
+    #[arg(long = "lora", value_name = "NAME=DIR", value_parser = named_folder)]
+    adapters: Vec<(String, PathBuf)>,
     /// CPU threads [default: all cores]
     #[arg(long)]
     threads: Option<usize>,
@@ -102,6 +106,11 @@ pub struct ServeArgs {
 pub fn serve(args: ServeArgs) -> anyhow::Result<()> {
     ensure!(args.max_num_seqs > 0 && args.step_tokens > 0, "--max-num-seqs and --step-tokens must not be zero");
     let metrics = server::metrics_handle();
+    let name = match &args.served_model_name {
+        Some(name) => name.clone(),
+        None => folder_name(&args.model)?,
+    };
+    distinct(&name, &args.adapters)?;
     kernels::set_deterministic(args.deterministic);
     let device = device::open(args.device, args.threads).map_err(anyhow::Error::msg)?;
     let config = ModelConfig::load(&args.model)?;
@@ -110,7 +119,9 @@ pub fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let template = ChatTemplate::load(&args.model)?;
     let weights = model::weights_hash(&args.model)?;
     tracing::info!(model = %args.model.display(), ?device, dtype = dtype.name(), "loading the model");
-    let runner = model::load_quantized(&args.model, &config, dtype, args.quantize, device)?;
+    let runner = model::load_with_adapters(&args.model, &config, dtype, args.quantize, device, &args.adapters)?;
+    let adapters: Vec<_> =
+        runner.adapters().iter().map(|adapter| (adapter.name.clone(), adapter.weights_hash(&weights))).collect();
 
     let context = args.max_model_len.unwrap_or(config.max_position);
     ensure!(
@@ -137,10 +148,6 @@ pub fn serve(args: ServeArgs) -> anyhow::Result<()> {
     };
     let engine_config = EngineConfig { scheduler, max_model_len: context, eos: vocab.eos.clone() };
     let (engine, device_thread) = engine::spawn(runner, tokenizer.clone(), engine_config)?;
-    let name = match args.served_model_name {
-        Some(name) => name,
-        None => folder_name(&args.model)?,
-    };
     tracing::info!(name, context, kv_blocks, weights = %hex::encode(weights), "the model is ready");
 
     // Between two of its steps the Sprint waits while a request is being worked on, but not for ever.
@@ -151,13 +158,13 @@ pub fn serve(args: ServeArgs) -> anyhow::Result<()> {
     };
     let setup = sprint::Setup { path: args.sprint_path, ..sprint::Setup::new(devices, args.sprint_memory_mib << 20) };
     let race = sprint::Service::new(&setup, move |patience| load.wait_idle_for(patience))?;
-    let grammars = Compiler::new(tokenizer.clone(), &vocab);
-    let state = Arc::new(Server {
+    let grammars = Arc::new(Compiler::new(tokenizer.clone(), &vocab));
+    let state = Server {
         options: ApiOptions::new(args.api, template.as_ref())?,
         engine,
         grammars,
         tokenizer,
-        template,
+        template: template.map(Arc::new),
         defaults: GenerationDefaults::load(&args.model)?.unwrap_or_default(),
         model: ModelFacts {
             name,
@@ -167,8 +174,11 @@ pub fn serve(args: ServeArgs) -> anyhow::Result<()> {
             context,
             calibration: Thresholds::first_values,
         },
+        adapter: None,
+        adapted: Vec::new(),
         started_s: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()),
-    });
+    };
+    let state = Arc::new(state.with_adapters(adapters));
     let router = server::router(state, sprint::routes(Arc::new(race)));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(listen(SocketAddr::new(args.host, args.port), router))?;
@@ -244,6 +254,23 @@ fn profile(device: Device, dtype: Dtype, quantize: Quantize) -> Profile {
         Quantize::W8A8 => DType::W8A8,
     };
     Profile { device, weights, kv: format, attention: AttentionPath::Sdpa }
+}
+
+fn named_folder(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, dir)) if !name.is_empty() && !dir.is_empty() => Ok((name.to_owned(), dir.into())),
+        _ => Err("expected NAME=DIR".into()),
+    }
+}
+
+/// Refuses names by which requests could not tell models apart.
+fn distinct(model: &str, adapters: &[(String, PathBuf)]) -> anyhow::Result<()> {
+    let mut names: Vec<&str> = adapters.iter().map(|(name, _)| name.as_str()).collect();
+    names.push(model);
+    names.sort_unstable();
+    let twice = names.windows(2).find(|pair| pair[0] == pair[1]);
+    ensure!(twice.is_none(), "two models would be named `{}`", twice.map_or("", |pair| pair[0]));
+    Ok(())
 }
 
 fn folder_name(dir: &std::path::Path) -> anyhow::Result<String> {

@@ -72,7 +72,7 @@ impl Matrix {
 }
 
 /// `x W^T + b` by libtorch. `linear` rather than `matmul`: with one row the latter has a very slow bf16 path.
-fn libtorch(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, TchError> {
+pub(super) fn libtorch(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, TchError> {
     let rows = x.size2()?.0;
     if !deterministic() || rows < 2 {
         return x.f_linear(weight, bias);

@@ -5,6 +5,7 @@
 //! own to whoever asks for it: it has a name and a hash ([`Adapter::hash`]), and what was cached for one is nothing to
 //! another.
 
+use super::linear::libtorch;
 use super::weights::{Weights, WeightsError};
 use crate::config::fields::Fields;
 use crate::config::{ConfigError, ModelConfig};
@@ -273,8 +274,7 @@ impl LayerAdapters<'_> {
                     Some(own) => own,
                     None => own.insert(x.f_index_select(0, rows)?),
                 };
-                let none = None::<&Tensor>;
-                let change = own.f_linear(&pair.down, none)?.f_linear(&pair.up, none)?;
+                let change = libtorch(&libtorch(own, &pair.down, None)?, &pair.up, None)?;
                 let _ = y.f_narrow(1, *first, change.size()[1])?.f_index_add_(0, rows, &change)?;
             }
         }

@@ -57,6 +57,31 @@ fn adapter_should_change_its_rows_and_columns_only_when_a_batch_is_mixed() {
 }
 
 #[test]
+fn row_should_get_the_same_bits_in_deterministic_mode_when_others_use_its_adapter() {
+    crate::kernels::set_deterministic(true);
+    tch::manual_seed(5);
+    for kind in [Kind::Float, Kind::BFloat16] {
+        let random = |shape: [i64; 2]| Tensor::randn(shape, (Kind::Float, Device::Cpu)).to_kind(kind);
+        let pair = LowRank { down: random([16, 320]), up: random([192, 16]) };
+        let mut layer: [Option<LowRank>; PARTS.len()] = Default::default();
+        layer[Part::Query as usize] = Some(pair);
+        let adapter = Adapter { name: "a".into(), hash: [0; 32], layers: vec![layer] };
+        let x = random([40, 320]);
+        let change = |x: &Tensor| {
+            let rows = x.size()[0];
+            let y = Tensor::zeros([rows, 192], (kind, Device::Cpu));
+            let adapted = Adapted::new([(rows as usize, Some(&adapter))].into_iter(), Device::Cpu).unwrap();
+            adapted.layer(0).add(x, &y, &[(Part::Query, 0)]).unwrap();
+            y
+        };
+        let together = change(&x);
+        for row in 0..40 {
+            assert!(change(&x.narrow(0, row, 1)).equal(&together.narrow(0, row, 1)), "{kind:?}, row {row}");
+        }
+    }
+}
+
+#[test]
 fn hash_should_differ_when_weights_or_scale_differ() {
     let folder = folder();
     let first = folder.write(json!({}), &PAIR).unwrap();

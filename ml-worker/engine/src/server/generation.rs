@@ -187,8 +187,13 @@ pub async fn completions(
 }
 
 async fn answer(server: Arc<Server>, api: Api, body: Bytes, deadline: Deadline) -> Result<Response, ApiError> {
-    let (asked, bytes) = (server.clone(), body.clone());
-    let request = aside(move || Prepared::new(&parse::<RawRequest>(&bytes)?, api, &asked)).await?;
+    let bytes = body.clone();
+    let (server, request) = aside(move || {
+        let raw: RawRequest = parse(&bytes)?;
+        let server = server.serving(raw.model.as_deref());
+        Ok((server.clone(), Prepared::new(&raw, api, &server)?))
+    })
+    .await?;
     let prefix = if api == Api::Chat { "chatcmpl" } else { "cmpl" };
     let mut running = Running::start(server, request, body, prefix, deadline).await?;
     if running.request.stream {
@@ -226,6 +231,7 @@ fn submit(
             let choice = number as u32 * request.n + sibling;
             let key = SamplingKey::derive(kind, &inference_id, choice);
             all.push(Generate {
+                adapter: server.adapter,
                 grammar: grammars.next().flatten(),
                 top_logprobs: request.top_logprobs,
                 record: request.chain.is_some(),
@@ -258,7 +264,7 @@ async fn score_prompt(
         }
     });
     let (done, finished) = tokio::sync::oneshot::channel();
-    server.engine.score(Score { tokens: prompt, from: 0, adapter: None, rows: take, done })?;
+    server.engine.score(Score { tokens: prompt, from: 0, adapter: server.adapter, rows: take, done })?;
     finished.await.map_err(|_| ApiError::unavailable())??;
     for (position, scored) in rows.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
         found[position].1 = scored;

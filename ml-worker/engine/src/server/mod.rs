@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `POST /v1/chat/completions`, `POST /v1/completions` | OpenAI's; with `pacer` in the body an artifact is made |
 //! | `POST /v1/responses` | OpenAI's newer form of a chat, without memory |
-//! | `GET /v1/models`, `GET /v1/models/{id}` | OpenAI's, with hash of the weights and numeric profile under `pacer` |
+//! | `GET /v1/models`, `GET /v1/models/{id}` | OpenAI's, with hash of the weights and numeric profile under `pacer`; an adapter has the `parent` it changes |
 //! | `POST /tokenize`, `POST /detokenize` | text to tokens and back |
 //! | `POST /verify` | [`crate::verify::VerifyRequest`] to [`crate::verify::VerifyReply`] |
 //! | `/sprint/*` | see [`crate::sprint`]; mounted by the caller of [`router`] |
@@ -38,6 +38,7 @@ pub mod verification;
 use crate::config::GenerationDefaults;
 use crate::engine::EngineHandle;
 use crate::grammar::Compiler;
+use crate::runner::AdapterId;
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 use crate::verify::ModelFacts;
@@ -47,6 +48,7 @@ use axum::Router;
 use error::ApiError;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use options::ApiOptions;
+use pacer_artifact::Hash;
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
 
@@ -70,20 +72,25 @@ pub const MAX_REQUEST_BYTES: usize = 4 << 20;
 /// Largest body of a request to verify, which holds a whole artifact in hexadecimal.
 pub const MAX_VERIFY_BYTES: usize = 16 << 20;
 
-/// Everything handlers need.
+/// Everything handlers need about one model: the checkpoint's own, or the same with an adapter.
+#[derive(Clone)]
 pub struct Server {
     /// The way to the engine.
     pub engine: EngineHandle,
     /// The tokenizer.
     pub tokenizer: Arc<Tokenizer>,
     /// Makes grammars for answers of a given form.
-    pub grammars: Compiler,
+    pub grammars: Arc<Compiler>,
     /// The chat template, if the checkpoint has one.
-    pub template: Option<ChatTemplate>,
+    pub template: Option<Arc<ChatTemplate>>,
     /// Sampling defaults of the checkpoint.
     pub defaults: GenerationDefaults,
     /// What the model is: name, hash of the weights, numeric profile, vocabulary, context.
     pub model: ModelFacts,
+    /// The adapter that makes this model of the checkpoint's, if one does.
+    pub adapter: Option<AdapterId>,
+    /// The models that adapters make of this one, in the engine's order; see [`Server::with_adapters`].
+    pub adapted: Vec<Arc<Server>>,
     /// What the operator says about the API.
     pub options: ApiOptions,
     /// Unix time of the start.
@@ -91,6 +98,23 @@ pub struct Server {
 }
 
 impl Server {
+    /// Serves the engine's adapters too, given in its order by the name of the model that each makes and the hash of its
+    /// weights. Names must differ from each other and from the model's own.
+    pub fn with_adapters(self, adapters: impl IntoIterator<Item = (String, Hash)>) -> Self {
+        let adapted = |(index, (name, weights))| {
+            let model = ModelFacts { name, weights, ..self.model.clone() };
+            Arc::new(Self { model, adapter: Some(AdapterId(index)), adapted: Vec::new(), ..self.clone() })
+        };
+        let adapted = (0..).zip(adapters).map(adapted).collect();
+        Self { adapted, ..self }
+    }
+
+    /// The model of that name; this one, which refuses other names than its own, if there is none or none is named.
+    pub fn serving(self: Arc<Self>, name: Option<&str>) -> Arc<Self> {
+        let asked = self.adapted.iter().find(|model| Some(&*model.model.name) == name);
+        asked.cloned().unwrap_or(self)
+    }
+
     /// What validation must know.
     pub fn facts(&self) -> validation::Facts<'_> {
         validation::Facts {
@@ -99,7 +123,7 @@ impl Server {
             vocab_size: self.model.vocab.size,
             defaults: &self.defaults,
             tokenizer: &self.tokenizer,
-            template: self.template.as_ref(),
+            template: self.template.as_deref(),
             grammars: &self.grammars,
             tool_format: self.options.tool_format,
             reasoning: self.options.reasoning,

@@ -13,9 +13,10 @@ use codec::Encode;
 use serde_json::{json, Value};
 use std::sync::Arc;
 
-fn model_card(server: &Server) -> Value {
+/// What is told of a model. `parent`: the one that its adapter changes.
+fn model_card(server: &Server, parent: Option<&Server>) -> Value {
     let model = &server.model;
-    json!({
+    let mut card = json!({
         "id": model.name,
         "object": "model",
         "created": server.started_s,
@@ -27,20 +28,28 @@ fn model_card(server: &Server) -> Value {
             "profile_text": format!("{:?}", model.profile),
             "vocab_size": model.vocab.size,
         },
-    })
+    });
+    if let Some(parent) = parent {
+        card["parent"] = parent.model.name.clone().into();
+    }
+    card
+}
+
+/// All models, the checkpoint's own first.
+fn model_cards(server: &Server) -> impl Iterator<Item = Value> + '_ {
+    let adapted = server.adapted.iter().map(|model| model_card(model, Some(server)));
+    std::iter::once(model_card(server, None)).chain(adapted)
 }
 
 /// `GET /v1/models`.
 pub async fn models(State(server): State<Arc<Server>>) -> Json<Value> {
-    Json(json!({"object": "list", "data": [model_card(&server)]}))
+    Json(json!({"object": "list", "data": model_cards(&server).collect::<Vec<_>>()}))
 }
 
 /// `GET /v1/models/{model}`.
 pub async fn model(State(server): State<Arc<Server>>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
-    if name != server.model.name {
-        return Err(ApiError::unknown_model(&name, &server.model.name));
-    }
-    Ok(Json(model_card(&server)))
+    let card = model_cards(&server).find(|card| card["id"] == *name);
+    card.map(Json).ok_or_else(|| ApiError::unknown_model(&name, &server.model.name))
 }
 
 /// `POST /tokenize`.

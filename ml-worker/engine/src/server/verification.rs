@@ -56,11 +56,12 @@ pub async fn verify(
 ) -> Result<Json<VerifyReply>, ApiError> {
     let body = body_bytes(body, super::MAX_VERIFY_BYTES)?;
     let request: VerifyRequest = parse(&body)?;
-    let asked = server.clone();
-    let (claim, prepared) = tokio::task::spawn_blocking(move || {
-        let claim = request.into_claim(&*asked)?;
-        let prepared = prepare(&claim, &asked.model, &*asked)?;
-        Ok::<_, VerifyError>((claim, prepared))
+    let (server, claim, prepared) = tokio::task::spawn_blocking(move || {
+        let name = request.model();
+        let server = server.serving(name.as_deref());
+        let claim = request.into_claim(&*server)?;
+        let prepared = prepare(&claim, &server.model, &*server)?;
+        Ok::<_, VerifyError>((server, claim, prepared))
     })
     .await
     .map_err(|error| ApiError::internal(error.to_string()))??;
@@ -86,7 +87,7 @@ async fn replayed(server: &Server, replay: Replay) -> Result<Verdict, ApiError> 
         sink.lock().unwrap_or_else(PoisonError::into_inner).row(position, row);
     });
     let (done, finished) = tokio::sync::oneshot::channel();
-    server.engine.score(Score { tokens, from, adapter: None, rows, done })?;
+    server.engine.score(Score { tokens, from, adapter: server.adapter, rows, done })?;
     finished.await.map_err(|_| ApiError::internal("the engine gave up on the verification"))??;
     let verdict = shared.lock().unwrap_or_else(PoisonError::into_inner).conclude()?;
     Ok(verdict)

@@ -2,11 +2,12 @@
 
 use super::{Claim, Frontend, VerifyError};
 use pacer_artifact::artifact::{hash_bytes, MAX_ARTIFACT_BYTES};
-use pacer_artifact::{Hash, Verdict};
+use pacer_artifact::{Artifact, Hash, Verdict};
 use serde::{Deserialize, Serialize};
 
 /// Body of `POST /verify`. Bytes are lower-case hexadecimal, `0x` allowed. Everything but the artifact may be left out;
-/// what is left out is not compared.
+/// what is left out is not compared. The model is the one that the request names (the checkpoint's own if it names none),
+/// else the one that the artifact names.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct VerifyRequest {
@@ -70,6 +71,16 @@ pub struct VerifyReply {
 }
 
 impl VerifyRequest {
+    /// Name of the model that should have answered, if the request says; without a request that of the artifact.
+    pub fn model(&self) -> Option<String> {
+        let Some(request) = &self.request else {
+            // Whatever is wrong with it is found later.
+            let artifact = Artifact::from_bytes(&bytes("artifact", &self.artifact).ok()?).ok()?;
+            return String::from_utf8(artifact.model.to_vec()).ok();
+        };
+        request["model"].as_str().map(str::to_owned)
+    }
+
     /// Reads the fields and renders the request.
     pub fn into_claim(self, frontend: &dyn Frontend) -> Result<Claim, VerifyError> {
         if self.artifact.len() > 2 * MAX_ARTIFACT_BYTES + 2 {

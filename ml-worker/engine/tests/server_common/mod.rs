@@ -88,9 +88,9 @@ pub fn state(
     Server {
         options,
         engine,
-        grammars: Compiler::new(tokenizer(), &vocab),
+        grammars: Arc::new(Compiler::new(tokenizer(), &vocab)),
         tokenizer: tokenizer(),
-        template: Some(ChatTemplate::new(template.into(), String::new(), "<|end|>".into()).unwrap()),
+        template: Some(Arc::new(ChatTemplate::new(template.into(), String::new(), "<|end|>".into()).unwrap())),
         defaults: GenerationDefaults::default(),
         model: ModelFacts {
             name: "fake".into(),
@@ -100,6 +100,8 @@ pub fn state(
             context: limits.kv_blocks * limits.block_tokens,
             calibration: Thresholds::first_values,
         },
+        adapter: None,
+        adapted: Vec::new(),
         started_s: 0,
     }
 }

@@ -32,12 +32,13 @@ pub async fn responses(
     body: Body,
 ) -> Result<Response, ApiError> {
     let body = body_bytes(body, MAX_REQUEST_BYTES)?;
-    let (asked, bytes) = (server.clone(), body.clone());
-    let (prepared, echo) = aside(move || {
+    let bytes = body.clone();
+    let (server, prepared, echo) = aside(move || {
         let raw: ResponsesRequest = parse(&bytes)?;
         let chat = request::chat(&raw)?;
-        let prepared = Prepared::new(&chat, Api::Chat, &asked).map_err(request::renamed)?;
-        Ok((prepared, Echo::new(&raw)))
+        let server = server.serving(chat.model.as_deref());
+        let prepared = Prepared::new(&chat, Api::Chat, &server).map_err(request::renamed)?;
+        Ok((server, prepared, Echo::new(&raw)))
     })
     .await?;
     let mut running = Running::start(server, prepared, body, "resp", deadline).await?;
