@@ -135,6 +135,11 @@ async fn answers_should_fit_the_document_when_everything_is_asked_for() {
     for chunk in server.stream("/v1/completions", streamed).await {
         fits(&document, "Completion", &chunk);
     }
+    let embeddings = json!({"input": ["ab", "cd"]});
+    fits(&document, "EmbeddingsRequest", &embeddings);
+    fits(&document, "Embeddings", &server.json("/v1/embeddings", embeddings).await);
+    let packed = server.json("/v1/embeddings", json!({"input": "ab", "encoding_format": "base64"})).await;
+    fits(&document, "Embeddings", &packed);
     fits(&document, "Tokens", &server.json("/tokenize", json!({"prompt": "hi"})).await);
     fits(&document, "Text", &server.json("/detokenize", json!({"tokens": [104]})).await);
     for (path, name) in

@@ -134,6 +134,20 @@ class Checks:
         same(len(found), answer.usage.prompt_tokens, "the number of positions")
         ensure(found[0] is None and all(any(e["rank"] == 1 for e in position.values()) for position in found[1:]), f"wrong: {found}")
 
+    def embeddings(self):
+        texts = ["What is a Host?", "What is a Host", "An epoch is"]
+        # The client asks for base64 unless told otherwise, and unpacks it.
+        unpacked = strict(self.client.embeddings.create(model=MODEL, input=texts))
+        plain = strict(self.client.embeddings.create(model=MODEL, input=texts, encoding_format="float"))
+        vectors = [item.embedding for item in plain.data]
+        same([item.index for item in plain.data], [0, 1, 2], "the order")
+        ensure(all(abs(a - b) < 1e-6 for x, y in zip(unpacked.data, plain.data) for a, b in zip(x.embedding, y.embedding)), "base64 is not the same")
+        dot = lambda a, b: sum(x * y for x, y in zip(a, b))
+        ensure(abs(dot(vectors[0], vectors[0]) - 1) < 1e-4, "not of length one")
+        ensure(dot(vectors[0], vectors[1]) > dot(vectors[0], vectors[2]), "what is nearly the same is no nearer")
+        short = self.client.embeddings.create(model=MODEL, input=texts[0], dimensions=8, encoding_format="float").data[0].embedding
+        ensure(len(short) == 8 and abs(dot(short, short) - 1) < 1e-4, "not shortened")
+
     def responses(self):
         whole = strict(self.client.responses.create(model=MODEL, input="What is a Host?", temperature=0, max_output_tokens=48, include=["message.output_text.logprobs"], top_logprobs=2))
         same(whole.output_text, self.ask().choices[0].message.content, "the text")
@@ -229,7 +243,7 @@ def main():
         sys.exit(2)
     client = openai.OpenAI(base_url=address, api_key=os.environ.get("PACER_API_KEY", "none"), max_retries=0, timeout=120)
     checks = Checks(client)
-    wanted = ["models", "chat", "chat_stream", "completions", "prompt_logprobs", "responses", "formats", "tools", "errors"]
+    wanted = ["models", "chat", "chat_stream", "completions", "prompt_logprobs", "embeddings", "responses", "formats", "tools", "errors"]
     for name in os.environ.get("PACER_CHECKS", ",".join(wanted)).split(","):
         check(name.replace("_", " "), getattr(checks, name))
     print(json.dumps({"done": True, "failed": failed}))

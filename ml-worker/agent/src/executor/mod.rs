@@ -12,7 +12,7 @@ use std::{sync::Arc, time::Duration};
 
 use pacer_artifact::{artifact::hash_bytes, preimage::request_hash, Artifact};
 use pacer_duty::{inference_id, payer_account};
-use pacer_types::{ledger::FinishRecord, AccountId, Hash, InferenceId, Phase};
+use pacer_types::{duty::blake2_256, ledger::FinishRecord, AccountId, Hash, InferenceId, Phase};
 use serde::{Deserialize, Serialize};
 use serde_json::{json, Value};
 use tokio::sync::{mpsc, OwnedSemaphorePermit};
@@ -105,7 +105,9 @@ pub async fn execute(
 	}
 	let lease = app.engines.lease(Need::Record).ok_or_else(|| Refused::Later(app.engines.why_unable(Need::Record)))?;
 	let mut body: Value = serde_json::from_slice(&checked.ask.body).map_err(|e| Refused::Order(e.to_string()))?;
-	body["pacer"] = json!({"inference_id": to_hex(checked.id)});
+	// What the engine caches of a Developer's prompts shall serve nobody else: the name is one it cannot read.
+	let tenant = blake2_256(order.developer.as_bytes());
+	body["pacer"] = json!({"inference_id": to_hex(checked.id), "tenant": to_hex(tenant)});
 	let generating = {
 		let (engine, route) = (lease.engine().clone(), checked.ask.route.path());
 		tokio::spawn(async move { engine.generate(route, &body, ANSWER_TIMEOUT).await })

@@ -3,6 +3,7 @@
 use super::error::ApiError;
 use super::options::OptionsError;
 use super::Server;
+use crate::cache::prefix::Tenant;
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderName, HeaderValue, Method};
@@ -81,6 +82,15 @@ impl Deadline {
     }
 }
 
+/// Who asks, and how long it waits.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Caller {
+    /// When to give up.
+    pub deadline: Deadline,
+    /// Whose cached text may be used, and whose turn it is: holders of different keys share neither.
+    pub tenant: Tenant,
+}
+
 /// Refuses requests without a good key.
 pub async fn require_key(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
     let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
@@ -113,7 +123,10 @@ pub async fn identify(State(server): State<Arc<Server>>, mut request: Request, n
         }
     };
     let patience = [asked, server.options.request_timeout].into_iter().flatten().min();
-    request.extensions_mut().insert(Deadline(patience.and_then(|patience| Instant::now().checked_add(patience))));
+    let key = request.headers().get(AUTHORIZATION).map_or(&[][..], HeaderValue::as_bytes);
+    let tenant = Tenant::of(key);
+    let deadline = Deadline(patience.and_then(|patience| Instant::now().checked_add(patience)));
+    request.extensions_mut().insert(Caller { deadline, tenant });
     named(next.run(request).await, id)
 }
 

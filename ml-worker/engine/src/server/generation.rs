@@ -7,6 +7,7 @@ use super::types::RawRequest;
 use super::validation::{form, validate, Api, ValidRequest};
 use super::{chain, sse, Server};
 use crate::answer::log_probs;
+use crate::cache::prefix::Tenant;
 use crate::engine::{Event, Generate, Score, TokenLogProbs};
 use crate::grammar::Grammar;
 use axum::body::Bytes;
@@ -20,7 +21,7 @@ use std::time::SystemTime;
 use tokio::sync::mpsc::{unbounded_channel, UnboundedReceiver};
 use tokio::time::Instant;
 
-use super::access::Deadline;
+use super::access::{Caller, Deadline};
 use super::body::{aside, body_bytes, parse, Body};
 use super::MAX_REQUEST_BYTES;
 
@@ -68,13 +69,14 @@ impl Running {
         Prepared { request, grammars }: Prepared,
         body: Bytes,
         prefix: &str,
-        deadline: Deadline,
+        caller: Caller,
     ) -> Result<Self, ApiError> {
         if let Some(extension) = &request.chain {
             // What no artifact can hold is refused before it costs anything.
             chain::start(&request, extension, 0, &server.model, &body)?;
         }
-        let events = submit(&server, &request, grammars, deadline)?;
+        let deadline = caller.deadline;
+        let events = submit(&server, &request, grammars, caller)?;
         let cached = vec![0; request.prompts.len() * request.n as usize];
         let id = format!("{prefix}-{}", hex::encode(random::<12>()));
         let created_s = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
@@ -171,22 +173,22 @@ impl Running {
 /// `POST /v1/chat/completions`.
 pub async fn chat(
     State(server): State<Arc<Server>>,
-    Extension(deadline): Extension<Deadline>,
+    Extension(caller): Extension<Caller>,
     body: Body,
 ) -> Result<Response, ApiError> {
-    answer(server, Api::Chat, body_bytes(body, MAX_REQUEST_BYTES)?, deadline).await
+    answer(server, Api::Chat, body_bytes(body, MAX_REQUEST_BYTES)?, caller).await
 }
 
 /// `POST /v1/completions`.
 pub async fn completions(
     State(server): State<Arc<Server>>,
-    Extension(deadline): Extension<Deadline>,
+    Extension(caller): Extension<Caller>,
     body: Body,
 ) -> Result<Response, ApiError> {
-    answer(server, Api::Completions, body_bytes(body, MAX_REQUEST_BYTES)?, deadline).await
+    answer(server, Api::Completions, body_bytes(body, MAX_REQUEST_BYTES)?, caller).await
 }
 
-async fn answer(server: Arc<Server>, api: Api, body: Bytes, deadline: Deadline) -> Result<Response, ApiError> {
+async fn answer(server: Arc<Server>, api: Api, body: Bytes, caller: Caller) -> Result<Response, ApiError> {
     let bytes = body.clone();
     let (server, request) = aside(move || {
         let raw: RawRequest = parse(&bytes)?;
@@ -195,7 +197,7 @@ async fn answer(server: Arc<Server>, api: Api, body: Bytes, deadline: Deadline) 
     })
     .await?;
     let prefix = if api == Api::Chat { "chatcmpl" } else { "cmpl" };
-    let mut running = Running::start(server, request, body, prefix, deadline).await?;
+    let mut running = Running::start(server, request, body, prefix, caller).await?;
     if running.request.stream {
         // A failure before the first token still gets its own status.
         let first = match running.next().await? {
@@ -219,12 +221,15 @@ fn submit(
     server: &Server,
     request: &ValidRequest,
     grammars: Vec<Option<Grammar>>,
-    deadline: Deadline,
+    caller: Caller,
 ) -> Result<UnboundedReceiver<(u32, Event)>, ApiError> {
     let (sender, events) = unbounded_channel();
     let mut grammars = grammars.into_iter();
     let kind = request.key_kind().unwrap_or(KeyKind::InferenceId);
     let inference_id = request.chain.as_ref().map_or_else(random, |chain| chain.inference_id);
+    // A transfer agent asks for many Developers with one key.
+    let payer = request.chain.as_ref().and_then(|chain| chain.tenant);
+    let tenant = payer.map_or(caller.tenant, |payer| Tenant::of(&payer));
     let mut all = Vec::new();
     for (number, prompt) in request.prompts.iter().enumerate() {
         for sibling in 0..request.n {
@@ -236,7 +241,8 @@ fn submit(
                 top_logprobs: request.top_logprobs,
                 record: request.chain.is_some(),
                 choice,
-                deadline: deadline.instant(),
+                deadline: caller.deadline.instant(),
+                tenant,
                 ..Generate::new(prompt.clone(), request.params.clone(), key, sender.clone())
             });
         }

@@ -21,6 +21,7 @@
 pub mod access;
 mod body;
 pub mod chain;
+pub mod embeddings;
 pub mod error;
 pub mod generation;
 mod logprobs;
@@ -53,9 +54,10 @@ use std::future::Future;
 use std::sync::{Arc, OnceLock};
 
 /// Every path of [`router`] with its method; those of `extra` are not among them.
-pub const PATHS: [(&str, &str); 12] = [
+pub const PATHS: [(&str, &str); 13] = [
     ("POST", "/v1/chat/completions"),
     ("POST", "/v1/completions"),
+    ("POST", "/v1/embeddings"),
     ("POST", "/v1/responses"),
     ("GET", "/v1/models"),
     ("GET", "/v1/models/{model}"),
@@ -136,6 +138,7 @@ pub fn router(server: Arc<Server>, extra: Router) -> Router {
     let guarded = Router::new()
         .route("/v1/chat/completions", post(generation::chat))
         .route("/v1/completions", post(generation::completions))
+        .route("/v1/embeddings", post(embeddings::embeddings))
         .route("/v1/responses", post(responses::responses))
         .route("/v1/models", get(routes::models))
         .route("/v1/models/{*model}", get(routes::model))

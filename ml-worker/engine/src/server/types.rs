@@ -60,6 +60,8 @@ pub struct ChainFields {
     pub request_salt: Option<String>,
     /// Salt of the response hash, 32 bytes; random if absent.
     pub response_salt: Option<String>,
+    /// Who pays, 32 bytes: what is cached of its prompts is used for its own requests only.
+    pub tenant: Option<String>,
 }
 
 /// Body of `/v1/chat/completions` and of `/v1/completions`; each uses its part.

@@ -6,7 +6,7 @@
 mod items;
 mod request;
 
-use super::access::Deadline;
+use super::access::Caller;
 use super::body::{aside, body_bytes, parse, Body};
 use super::error::ApiError;
 use super::generation::{Prepared, Running};
@@ -28,7 +28,7 @@ use std::sync::Arc;
 /// `POST /v1/responses`.
 pub async fn responses(
     State(server): State<Arc<Server>>,
-    Extension(deadline): Extension<Deadline>,
+    Extension(caller): Extension<Caller>,
     body: Body,
 ) -> Result<Response, ApiError> {
     let body = body_bytes(body, MAX_REQUEST_BYTES)?;
@@ -41,7 +41,7 @@ pub async fn responses(
         Ok((server, prepared, Echo::new(&raw)))
     })
     .await?;
-    let mut running = Running::start(server, prepared, body, "resp", deadline).await?;
+    let mut running = Running::start(server, prepared, body, "resp", caller).await?;
     let choice = Choice::new(&running.request);
     let mut answer = Answer { items: Items::new(&running.id), echo, choice };
     if running.request.stream {

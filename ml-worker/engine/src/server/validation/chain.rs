@@ -15,6 +15,8 @@ pub struct Chain {
     pub request_salt: Option<[u8; 32]>,
     /// Salt of the response hash; random if absent.
     pub response_salt: Option<[u8; 32]>,
+    /// Who pays, if the caller asks for several.
+    pub tenant: Option<[u8; 32]>,
 }
 
 /// Decodes the extension.
@@ -31,5 +33,6 @@ pub fn chain(fields: &ChainFields) -> Result<Chain, ApiError> {
         request_hash: salt("pacer.request_hash", &fields.request_hash)?,
         request_salt: salt("pacer.request_salt", &fields.request_salt)?,
         response_salt: salt("pacer.response_salt", &fields.response_salt)?,
+        tenant: salt("pacer.tenant", &fields.tenant)?,
     })
 }
