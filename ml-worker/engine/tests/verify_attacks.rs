@@ -5,8 +5,8 @@ mod verify_support;
 use codec::Encode;
 use pacer_artifact::bounded::Capped;
 use pacer_artifact::{
-    Artifact, Candidate, Constraint, Fault, FinishReason, KeyKind, LogProb, Position, SamplingKey, SamplingParams,
-    TokenId, Verdict,
+    Artifact, AttentionPath, Candidate, Constraint, DType, Fault, FinishReason, KeyKind, LogProb, Position, Profile,
+    SamplingKey, SamplingParams, TokenId, Verdict,
 };
 use pacer_engine::grammar::constraint;
 use pacer_engine::verify::{verify, Claim, VerifyError};
@@ -172,6 +172,19 @@ fn truncated_answers_should_fail_whatever_reason_they_give() {
     let shorter = Claim { response_ids: None, ..shorter };
     assert_eq!(judge(&shorter).fault, Some(Fault::TokenCount));
     assert_eq!(judge(&Claim { counts: None, ..shorter }).fault, Some(Fault::Finish));
+}
+
+#[test]
+fn profiles_should_not_excuse_an_answer_when_no_registration_allows_them() {
+    let served = honest(1, params(1.0, 40));
+    assert!(judge(&claim(&served)).pass);
+    let quantised = [DType::Int8, DType::W8A8, DType::Fp8, DType::Int4];
+    let declared = quantised.map(|weights| Profile { weights, ..Profile::CPU_F32 }).into_iter();
+    let external = Profile { attention: AttentionPath::External, ..Profile::CPU_F32 };
+    for profile in declared.chain([external, Profile { kv: DType::Int8, ..Profile::CPU_F32 }]) {
+        let excused = forge(&served, |artifact| artifact.profile = profile);
+        assert_eq!(judge(&excused).fault, Some(Fault::Profile), "{profile:?}");
+    }
 }
 
 #[test]

@@ -73,7 +73,7 @@ impl Thresholds {
 		};
 		match (executor.weights, executor.kv) {
 			(DType::F32, DType::F32) => Some(rows(0.002, [500, 1_500, 4_000], 0)),
-			(DType::Bf16, DType::Bf16) | (DType::Bf16, DType::F32) => Some(rows(0.1, [10_000, 30_000, 60_000], 256)),
+			(DType::Bf16 | DType::Int8 | DType::W8A8, DType::Bf16 | DType::F32) => Some(rows(0.1, [10_000, 30_000, 60_000], 256)),
 			_ => None,
 		}
 	}
@@ -237,7 +237,8 @@ mod tests {
 		let gpu = Profile { device: DeviceClass::Cuda { major: 9, minor: 0 }, ..f32 };
 		let int8 = Profile { weights: DType::Int8, ..f32 };
 		assert!(Thresholds::first_values(&f32, &f32).is_some());
-		for (a, b) in [(f32, gpu), (gpu, gpu), (int8, int8), (f32, int8)] {
+		assert!(Thresholds::first_values(&int8, &int8).is_some());
+		for (a, b) in [(f32, gpu), (gpu, gpu), (f32, int8), (int8, f32)] {
 			assert!(Thresholds::first_values(&a, &b).is_none());
 		}
 	}

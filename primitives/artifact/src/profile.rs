@@ -62,6 +62,13 @@ pub struct Profile {
 }
 
 impl Profile {
+	/// Whether a registered model may be served so: with its weights as they are, by an engine whose sampling is this
+	/// crate's. What a chain's registration says of a model does not name anything less yet.
+	pub fn is_whole(&self) -> bool {
+		let whole = |format| matches!(format, DType::F32 | DType::Bf16 | DType::F16);
+		whole(self.weights) && whole(self.kv) && self.attention != AttentionPath::External
+	}
+
 	/// A CPU that computes everything in single precision with the fused attention of libtorch.
 	pub const CPU_F32: Profile =
 		Profile { device: DeviceClass::Cpu, weights: DType::F32, kv: DType::F32, attention: AttentionPath::Sdpa };

@@ -49,6 +49,8 @@ pub enum Fault {
 	Finish,
 	/// The tokens do not fit the form that the request asked for.
 	Form,
+	/// It was computed in a way in which the model may not be served.
+	Profile,
 }
 
 impl Fault {
@@ -72,6 +74,7 @@ impl Fault {
 			Self::ResponseHash => "response_hash",
 			Self::Finish => "finish",
 			Self::Form => "form",
+			Self::Profile => "profile",
 		}
 	}
 }

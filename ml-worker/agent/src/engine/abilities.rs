@@ -7,6 +7,7 @@
 //!   compared bit for bit with what the request says; where they differ it is fraud. A server that samples in its own
 //!   way, renders templates in its own way and fills in its own defaults cannot be recorded honestly, not even for
 //!   greedy answers, and log-probabilities alone do not change that. So it is never given such work.
+//!   Nor is an engine with quantised weights: no registered model allows them yet, and who verifies would call it fraud.
 //! - **Verification** needs `/verify`. Log-probabilities of a prompt would show the distribution, but not the choice.
 //! - **The race** needs `/sprint`.
 //!
@@ -14,6 +15,8 @@
 
 use std::time::Duration;
 
+use codec::Decode;
+use pacer_artifact::Profile;
 use serde_json::{json, Value};
 
 use crate::{
@@ -53,6 +56,8 @@ pub struct Abilities {
 	pub weights_hash: Option<String>,
 	/// Whether it speaks Pacer's extension: seeded sampling, artifacts, `/verify`.
 	pub is_pacer: bool,
+	/// Whether it computes with a model's weights as they are, not quantised.
+	pub is_whole: bool,
 	/// Whether it races.
 	pub race: bool,
 	/// Whether it turns text into token ids.
@@ -69,7 +74,7 @@ impl Abilities {
 	/// Whether it can do such work.
 	pub fn can(&self, need: Need) -> bool {
 		match need {
-			Need::Record | Need::Verify => self.is_pacer,
+			Need::Record | Need::Verify => self.is_pacer && self.is_whole,
 			Need::Race => self.race,
 			Need::Plain => !self.models.is_empty(),
 		}
@@ -80,7 +85,7 @@ impl Abilities {
 		[
 			("plain answers", self.can(Need::Plain)),
 			("seeded sampling", self.is_pacer),
-			("artifacts", self.is_pacer),
+			("artifacts", self.can(Need::Record)),
 			("verification", self.can(Need::Verify)),
 			("race", self.race),
 			("log-probabilities", self.top_logprobs >= TOP || self.is_pacer),
@@ -99,6 +104,10 @@ impl Abilities {
 		let listed = |has| Some(self.names(has).join(", ")).filter(|s| !s.is_empty()).unwrap_or_else(|| "nothing".into());
 		let models = if self.models.is_empty() { "no model".to_owned() } else { self.models.join(", ") };
 		let mut words = format!("{} with {models}; can: {}; cannot: {}", self.server, listed(true), listed(false));
+		if self.is_pacer && !self.is_whole {
+			words += ". Its weights are quantised, which no registered model allows yet: it is given no recorded inference and no \
+			          verification";
+		}
 		if !self.is_pacer {
 			words += ". It is given no recorded inference and no verification; it answers keys issued as `local`";
 		}
@@ -119,6 +128,7 @@ impl Abilities {
 		let mut found = Self {
 			models: cards.iter().filter_map(|card| text(&card["id"])).collect(),
 			is_pacer: pacer.is_some(),
+			is_whole: pacer.and_then(|p| profile(&p["profile"])).is_some_and(|profile| profile.is_whole()),
 			weights_hash: pacer.and_then(|p| text(&p["weights_hash"])),
 			race: json_of(engine, "GET", "/sprint/status", None).await.is_some_and(|s| s["state"].is_string()),
 			..Self::default()
@@ -170,6 +180,12 @@ impl Abilities {
 	}
 }
 
+/// The numeric profile of a model's card.
+fn profile(hex: &Value) -> Option<Profile> {
+	let bytes = hex::decode(hex.as_str()?.trim_start_matches("0x")).ok()?;
+	Profile::decode(&mut &bytes[..]).ok()
+}
+
 /// The JSON of a successful answer.
 async fn json_of(engine: &Engine, method: &str, path: &str, body: Option<Value>) -> Option<Value> {
 	let response = engine.ask(method, path, body.as_ref(), LIMIT).await.ok()?;
@@ -196,7 +212,7 @@ mod tests {
 		assert!(
 			words.contains("cannot: seeded sampling, artifacts, verification, race") && words.contains("no recorded inference")
 		);
-		let pacer = Abilities { is_pacer: true, race: true, ..llama };
+		let pacer = Abilities { is_pacer: true, is_whole: true, race: true, ..llama };
 		assert!([Need::Plain, Need::Record, Need::Verify, Need::Race].into_iter().all(|need| pacer.can(need)));
 		assert!(!pacer.in_words().contains("no recorded inference"));
 	}

@@ -153,7 +153,8 @@ impl FakeEngine {
 }
 
 async fn models() -> Json<Value> {
-	Json(json!({"object": "list", "data": [{"id": MODEL, "object": "model", "pacer": {"weights_hash": "0x05"}}]}))
+	let pacer = json!({"weights_hash": "0x05", "profile": format!("0x{}", hex::encode(Profile::CPU_F32.encode()))});
+	Json(json!({"object": "list", "data": [{"id": MODEL, "object": "model", "pacer": pacer}]}))
 }
 
 async fn race_start(State(engine): State<FakeEngine>, Json(start): Json<RaceStart>) -> Json<Value> {

@@ -153,6 +153,10 @@ pub fn prepare(claim: &Claim, facts: &ModelFacts, frontend: &dyn Frontend) -> Re
         Ok(artifact) => artifact,
         Err(fault) => return Ok(Prepared::Fault(fault)),
     };
+    // Nobody could say how far its numbers may lie from ours, so whatever was run would pass.
+    if !artifact.profile.is_whole() && artifact.profile != facts.profile {
+        return Ok(Prepared::Fault(Fault::Profile));
+    }
     if let Some(fault) = text_fault(&artifact, claim.response_text.as_deref(), frontend)? {
         return Ok(Prepared::Fault(fault));
     }
