@@ -41,7 +41,7 @@ llama() {
     work=$(mktemp -d "$peers/build.XXXXXX")
     say "building llama.cpp (three minutes of two idle cores)"
     # The archive is asked for by way of pip, and only unpacked: its Python half is not wanted.
-    python3 -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: \
+    "$tools/bin/python" -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: \
         "llama-cpp-python==$release" --dest "$work" >&2 || return 1
     tar -xzf "$work"/llama_cpp_python-*.tar.gz -C "$work"
     cmake -S "$work"/llama_cpp_python-*/vendor/llama.cpp -B "$work/build" -DCMAKE_BUILD_TYPE=Release \

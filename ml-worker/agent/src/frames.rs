@@ -50,8 +50,13 @@ impl Frame {
 				let Ok(chunk) = serde_json::from_str::<Value>(data) else { return true };
 				let choice = &chunk["choices"][0];
 				let is_text = |v: &Value| v.as_str().is_some_and(|s| !s.is_empty());
-				is_text(&choice["delta"]["content"]) || is_text(&choice["text"]) || !choice["finish_reason"].is_null()
-			},
+				let delta = &choice["delta"];
+				is_text(&delta["content"])
+					|| is_text(&delta["reasoning_content"])
+					|| delta["tool_calls"].is_array()
+					|| is_text(&choice["text"])
+					|| !choice["finish_reason"].is_null()
+			}
 			Frame::Accepted | Frame::Failed { .. } => false,
 			Frame::Answer { .. } | Frame::Done => true,
 		}
@@ -100,6 +105,8 @@ mod tests {
 		assert!(!chunk(r#"{"choices":[{"delta":{"role":"assistant","content":""},"finish_reason":null}]}"#).has_content());
 		assert!(chunk(r#"{"choices":[{"delta":{"content":"a"},"finish_reason":null}]}"#).has_content());
 		assert!(chunk(r#"{"choices":[{"text":"a"}]}"#).has_content());
+		assert!(chunk(r#"{"choices":[{"delta":{"reasoning_content":"a"}}]}"#).has_content());
+		assert!(chunk(r#"{"choices":[{"delta":{"tool_calls":[{"index":0}]}}]}"#).has_content());
 		assert!(chunk(r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#).has_content());
 		assert!(!Frame::Accepted.has_content());
 		let frame = Frame::Chunk { data: "{\n}".into() };

@@ -143,14 +143,17 @@ pub(crate) fn log_probs(row: &[f32], chosen: u32, count: usize) -> Option<TokenL
     let stats = row::stats(row)?;
     let mut ids: Vec<u32> = stats.top.iter().take(count).map(|(id, _)| *id).collect();
     if count > ids.len() {
-        ids = (0..row.len() as u32).collect();
-        let order = |a: &u32, b: &u32| row[*b as usize].total_cmp(&row[*a as usize]).then(a.cmp(b));
-        let count = count.min(ids.len());
-        if count < ids.len() {
-            ids.select_nth_unstable_by(count, order);
+        // One pass, in which few tokens are ever among the likeliest.
+        ids.clear();
+        for (id, value) in row.iter().enumerate() {
+            let full = ids.len() == count;
+            if full && ids.last().is_some_and(|last| row[*last as usize] >= *value) {
+                continue;
+            }
+            let place = ids.partition_point(|other| row[*other as usize] >= *value);
+            ids.insert(place, id as u32);
             ids.truncate(count);
         }
-        ids.sort_unstable_by(order);
     }
     let top = ids.into_iter().map(|id| (id, stats.log_prob(row[id as usize]))).collect();
     Some(TokenLogProbs { chosen: stats.log_prob(row[chosen as usize]), top })

@@ -88,6 +88,9 @@ impl Load {
     }
 
     fn enter(&self, count: usize, limit: usize) -> Result<(), EngineError> {
+        if count > limit {
+            return Err(EngineError::Params(format!("this engine takes at most {limit} answers at once")));
+        }
         let place = |in_flight| (in_flight + count <= limit).then_some(in_flight + count);
         match self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, place) {
             Ok(0) => self.pace().busy(Instant::now()),

@@ -123,7 +123,7 @@ pub struct TemplateFacts {
 pub struct Need {
     /// The format, as `--dtype` takes it.
     pub dtype: &'static str,
-    /// Weights in memory; the output matrix is f32 in any case.
+    /// Weights in memory.
     pub weights_bytes: usize,
     /// Cache that one token takes.
     pub cache_bytes_per_token: usize,
@@ -197,17 +197,10 @@ pub fn inspect(dir: &Path) -> Result<Report, InspectError> {
 }
 
 fn need(c: &ModelConfig, dtype: Dtype) -> Need {
-    let output = c.vocab_size * c.hidden_size;
-    // The output matrix is f32 in any case; tied and f32, it is the embedding itself.
-    let head = match (dtype, c.tie_word_embeddings) {
-        (Dtype::F32, _) => 0,
-        (_, true) => output * 4,
-        (_, false) => output * (4 - dtype.bytes()),
-    };
     let token = c.kv_bytes_per_token(dtype.bytes());
     Need {
         dtype: dtype.name(),
-        weights_bytes: c.parameters() * dtype.bytes() + head,
+        weights_bytes: c.parameters() * dtype.bytes(),
         cache_bytes_per_token: token,
         cache_bytes_of_full_context: token * c.max_position,
     }

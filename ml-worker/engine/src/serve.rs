@@ -113,7 +113,15 @@ pub fn serve(args: ServeArgs) -> anyhow::Result<()> {
     distinct(&name, &args.adapters)?;
     kernels::set_deterministic(args.deterministic);
     let device = device::open(args.device, args.threads).map_err(anyhow::Error::msg)?;
-    let config = ModelConfig::load(&args.model)?;
+    let mut config = ModelConfig::load(&args.model)?;
+    let context = args.max_model_len.unwrap_or(config.max_position);
+    ensure!(
+        context > 1 && context <= config.max_position,
+        "--max-model-len must be between 2 and {}",
+        config.max_position
+    );
+    // Positions that are never used need no tables.
+    config.max_position = context;
     let dtype = dtype(&args.dtype, &config)?;
     let tokenizer = Arc::new(Tokenizer::load(&args.model)?);
     let template = ChatTemplate::load(&args.model)?;
@@ -123,12 +131,6 @@ pub fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let adapters: Vec<_> =
         runner.adapters().iter().map(|adapter| (adapter.name.clone(), adapter.weights_hash(&weights))).collect();
 
-    let context = args.max_model_len.unwrap_or(config.max_position);
-    ensure!(
-        context > 1 && context <= config.max_position,
-        "--max-model-len must be between 2 and {}",
-        config.max_position
-    );
     let kv_blocks = kv_blocks(&args, &config, dtype, context, device)?;
     let scheduler = SchedulerConfig {
         max_num_seqs: args.max_num_seqs,
@@ -159,6 +161,9 @@ pub fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let setup = sprint::Setup { path: args.sprint_path, ..sprint::Setup::new(devices, args.sprint_memory_mib << 20) };
     let race = sprint::Service::new(&setup, move |patience| load.wait_idle_for(patience))?;
     let grammars = Arc::new(Compiler::new(tokenizer.clone(), &vocab));
+    // The first grammar takes seconds with a large vocabulary; nobody shall wait for it.
+    let warm = grammars.clone();
+    std::thread::spawn(move || drop(warm.compile(&pacer_artifact::Constraint::JsonObject)));
     let state = Server {
         options: ApiOptions::new(args.api, template.as_ref())?,
         engine,

@@ -28,6 +28,7 @@ fn templates_should_render_what_transformers_renders_when_conversations_have_any
             tools: Some(&entry["tools"]).filter(|tools| !tools.is_null()),
             extra: entry["kwargs"].as_object(),
             add_generation_prompt: entry["add_generation_prompt"].as_bool().unwrap(),
+            timeless: false,
         });
         let mut want = entry["text"].as_str().map(str::to_owned);
         if let (Some(text), Some(day)) = (&want, entry["day"].as_str()) {

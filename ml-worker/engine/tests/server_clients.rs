@@ -44,14 +44,8 @@ fn start(model: &PathBuf) -> (Engine, String) {
 }
 
 fn ask(client: &str) {
-    let Some(model) = demo_model() else {
-        println!("skipped: there is no demo model (make model)");
-        return;
-    };
-    if !cache().join("clients/bin/python").exists() {
-        println!("skipped: the clients are not installed (make setup)");
-        return;
-    }
+    let model = demo_model().expect("there is no demo model: make model");
+    assert!(cache().join("clients/bin/python").exists(), "the clients are not installed: make setup");
     let (_engine, address) = start(&model);
     let run = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/clients/run");
     let out =

@@ -33,6 +33,7 @@ fn good() -> Vec<(&'static str, Value)> {
     let function = json!({"type": "function", "function": {"name": "add", "description": "adds", "parameters": schema, "strict": true}});
     let call = json!({"id": "call_1", "type": "function", "function": {"name": "add", "arguments": "{\"a\": 1}"}});
     let id = "ab".repeat(32);
+    let embeddings = json!({"model": "fake", "input": ["a", "b"], "encoding_format": "base64", "dimensions": 2, "pooling": "last", "normalize": true});
     let chat = json!({
         "model": "fake", "messages": [
             {"role": "system", "content": "x"}, {"role": "user", "content": [{"type": "text", "text": "hi"}]},
@@ -76,6 +77,7 @@ fn good() -> Vec<(&'static str, Value)> {
         ("/v1/completions", completion),
         ("/v1/completions", tokens),
         ("/v1/responses", response),
+        ("/v1/embeddings", embeddings),
         ("/v1/responses", json!({"input": "hi", "max_output_tokens": 4})),
         ("/tokenize", json!({"prompt": "hi", "add_special_tokens": false})),
         (

@@ -105,7 +105,8 @@ impl Abilities {
 		let models = if self.models.is_empty() { "no model".to_owned() } else { self.models.join(", ") };
 		let mut words = format!("{} with {models}; can: {}; cannot: {}", self.server, listed(true), listed(false));
 		if self.is_pacer && !self.is_whole {
-			words += ". Its weights are quantised, which no registered model allows yet: it is given no recorded inference and no \
+			words +=
+				". Its weights are quantised, which no registered model allows yet: it is given no recorded inference and no \
 			          verification";
 		}
 		if !self.is_pacer {
@@ -133,6 +134,10 @@ impl Abilities {
 			race: json_of(engine, "GET", "/sprint/status", None).await.is_some_and(|s| s["state"].is_string()),
 			..Self::default()
 		};
+		if found.is_pacer && !found.race {
+			// Each has it; one that is busy may not have answered in time, and is asked again.
+			return Err(Error::Engine("it does not answer /sprint/status yet".into()));
+		}
 		let version = json_of(engine, "GET", "/version", None).await.unwrap_or_default();
 		let owner = cards.first().and_then(|card| text(&card["owned_by"]));
 		found.server = match (text(&version["name"]), text(&version["version"])) {

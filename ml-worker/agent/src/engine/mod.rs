@@ -76,7 +76,7 @@ impl Slot {
 					self.set_abilities(Some(Arc::new(found)));
 				},
 				Err(e) => {
-					tracing::debug!("engine {} does not say what it is: {e}", self.engine.url());
+					tracing::warn!("engine {} does not say what it is (agents have no key for engines): {e}", self.engine.url());
 					return self.note(false);
 				},
 			}

@@ -33,6 +33,8 @@ use answer::{Answered, Collector};
 
 /// After this long without an error from the engine, the request counts as taken.
 const ACCEPT_AFTER: Duration = Duration::from_millis(300);
+/// The same for a request whose answers have a form, which the engine compiles before it takes or refuses it.
+const ACCEPT_FORM_AFTER: Duration = Duration::from_secs(5);
 /// How long to wait for the block that the transfer agent may have seen.
 const BORDER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest answer.
@@ -96,7 +98,7 @@ pub async fn execute(
 			let _ = tokio::time::timeout(BORDER_TIMEOUT, head.changed()).await;
 			view = app.view().map_err(|e| Refused::Later(e.to_string()))?;
 			check(&app, &view, &ta, &order).await?
-		},
+		}
 		checked => checked?,
 	};
 	let claim = app.running.claim(checked.id).ok_or_else(|| Refused::Later("this inference is being executed".into()))?;
@@ -113,14 +115,15 @@ pub async fn execute(
 		tokio::spawn(async move { engine.generate(route, &body, ANSWER_TIMEOUT).await })
 	};
 	let mut generating = generating;
-	let early = tokio::time::timeout(ACCEPT_AFTER, &mut generating).await;
+	let patience = if checked.ask.has_form { ACCEPT_FORM_AFTER } else { ACCEPT_AFTER };
+	let early = tokio::time::timeout(patience, &mut generating).await;
 	let response = match early {
 		Err(_) => None,
 		Ok(Err(e)) => return Err(Refused::Later(e.to_string())),
 		Ok(Ok(Err(e))) => {
 			lease.failed();
 			return Err(Refused::Later(e.to_string()));
-		},
+		}
 		Ok(Ok(Ok(response))) => Some(answer::refuse_errors(response).await?),
 	};
 	metrics::counter!("pacer_agent_executions_total").increment(1);
@@ -146,11 +149,11 @@ pub async fn execute(
 				if checked.ask.stream {
 					collector.pass(Frame::Done).await;
 				}
-			},
+			}
 			Err(message) => {
 				tracing::warn!("the answer to {:?} failed: {message}", checked.id);
 				collector.pass(Frame::Failed { message }).await;
-			},
+			}
 		}
 	});
 	Ok(receiver)

@@ -52,6 +52,8 @@ pub struct Ask {
 	pub stream: bool,
 	/// Most tokens of the answer.
 	pub max_tokens: u64,
+	/// Whether the answer is held to a form.
+	pub has_form: bool,
 }
 
 impl Ask {
@@ -76,6 +78,23 @@ impl Ask {
 		if object.get("echo").and_then(Value::as_bool) == Some(true) {
 			return Err(bad("`echo` is not supported: an answer is checked without its prompt".into()));
 		}
+		let asks = |field: &str| object.get(field).is_some_and(|value| !value.is_null());
+		if asks("prompt_logprobs") {
+			return Err(bad("`prompt_logprobs` is not supported: an answer is checked without its prompt".into()));
+		}
+		if route == Route::Completions && asks("messages") {
+			return Err(bad("`messages` belong to /v1/chat/completions".into()));
+		}
+		// What such a form allows may grow beyond its limits in the middle of an answer, which then nobody can record.
+		let of_any_grammar =
+			object.get("structured_outputs").is_some_and(|form| ["regex", "grammar"].iter().any(|kind| !form[*kind].is_null()));
+		if asks("guided_regex") || asks("guided_grammar") || of_any_grammar {
+			return Err(bad("answers to regexes and grammars are not recorded: use a JSON schema or a choice".into()));
+		}
+		let has_form = ["response_format", "guided_json", "guided_choice", "structured_outputs"].into_iter().any(asks)
+			|| object
+				.get("tool_choice")
+				.is_some_and(|choice| !matches!(choice.as_str(), Some("auto" | "none")) && !choice.is_null());
 		let stream = object.get("stream").and_then(Value::as_bool).unwrap_or(false);
 		let named = ["max_completion_tokens", "max_tokens"].iter().filter_map(|k| object.get(*k)).find(|v| !v.is_null());
 		let named = named.map(|v| v.as_u64().filter(|n| (1..=MAX_TOKENS).contains(n)));
@@ -101,7 +120,7 @@ impl Ask {
 			object.insert("max_tokens".into(), max_tokens.into());
 			Bytes::from(value.to_string())
 		};
-		Ok(Self { route, body, model, stream, max_tokens })
+		Ok(Self { route, body, model, stream, max_tokens, has_form })
 	}
 
 	/// The most it may cost, in millionths of a token: no byte makes more than one token.
@@ -151,9 +170,18 @@ mod tests {
 			json!({"model": "m"}),
 			json!({"model": "m", "messages": [], "n": 2}),
 			json!({"model": "m", "messages": [], "max_tokens": 0}),
+			json!({"model": "m", "messages": [], "prompt_logprobs": 1}),
+			json!({"model": "m", "messages": [], "guided_regex": "a"}),
+			json!({"model": "m", "messages": [], "structured_outputs": {"grammar": "a"}}),
 		] {
 			assert_eq!(parse(body).unwrap_err().status, 400);
 		}
+		let both = Bytes::from_static(br#"{"model":"m","prompt":"a","messages":[],"max_tokens":1}"#);
+		assert!(Ask::parse(Route::Completions, both, false).is_err(), "a verifier would take it for a conversation");
+		let formed = |body| parse(body).unwrap().has_form;
+		assert!(formed(json!({"model": "m", "messages": [], "response_format": {"type": "json_object"}})));
+		assert!(formed(json!({"model": "m", "messages": [], "tool_choice": "required"})));
+		assert!(!formed(json!({"model": "m", "messages": [], "tool_choice": "auto"})));
 	}
 
 	#[test]

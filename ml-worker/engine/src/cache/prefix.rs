@@ -25,6 +25,11 @@ impl Tenant {
     pub fn of(known_by: &[u8]) -> Self {
         Self(blake3::derive_key("pacer engine 2026 tenant", known_by))
     }
+
+    /// Somebody for whom this tenant asks. Another tenant that names the same gets another.
+    pub fn within(&self, known_by: &[u8]) -> Self {
+        Self(*blake3::keyed_hash(&self.0, known_by).as_bytes())
+    }
 }
 
 impl std::fmt::Debug for Tenant {

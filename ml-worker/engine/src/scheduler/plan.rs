@@ -53,7 +53,7 @@ impl Scheduler {
             }
         }
         // Freeing blocks by eviction and handing them to a newcomer in the same step would only trade places.
-        while plan.preempted.is_empty() && budget.tokens > 0 && budget.rows > 0 {
+        while plan.preempted.is_empty() && budget.tokens > 0 {
             let Some(id) = self.admit() else { break };
             self.plan_chunk(id, &mut budget, &mut plan);
         }

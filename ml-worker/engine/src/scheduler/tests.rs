@@ -87,6 +87,15 @@ fn scheduler_should_keep_decoding_when_a_long_prompt_arrives() {
 }
 
 #[test]
+fn scheduler_should_admit_others_when_a_text_that_is_scored_takes_all_rows() {
+    let mut scheduler = Scheduler::new(SchedulerConfig { max_logit_rows: 2, ..config() });
+    scheduler.add(Sequence::new(SeqId(1), vec![1; 12], Goal::Score { from: 0 })).unwrap();
+    step(&mut scheduler);
+    scheduler.add(generate(2, 3, 2)).unwrap();
+    assert_eq!(step(&mut scheduler).items.iter().map(|item| item.seq.0).collect::<Vec<_>>(), [1, 2]);
+}
+
+#[test]
 fn scheduler_should_refuse_when_a_request_cannot_fit_or_the_queue_is_full() {
     let mut scheduler = Scheduler::new(config());
     assert!(matches!(

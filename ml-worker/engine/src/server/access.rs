@@ -53,6 +53,11 @@ impl ApiKeys {
         Ok(())
     }
 
+    /// Whether callers need a key at all.
+    pub fn is_needed(&self) -> bool {
+        !self.0.is_empty()
+    }
+
     /// Whether a key is good. Takes the same time whichever it is: hashes are compared, all of them, in constant time.
     pub fn admit(&self, given: Option<&str>) -> bool {
         if self.0.is_empty() {
@@ -123,8 +128,11 @@ pub async fn identify(State(server): State<Arc<Server>>, mut request: Request, n
         }
     };
     let patience = [asked, server.options.request_timeout].into_iter().flatten().min();
-    let key = request.headers().get(AUTHORIZATION).map_or(&[][..], HeaderValue::as_bytes);
-    let tenant = Tenant::of(key);
+    let key = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let tenant = match key.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim) {
+        Some(key) if server.options.keys.is_needed() => Tenant::of(key.as_bytes()),
+        _ => Tenant::default(),
+    };
     let deadline = Deadline(patience.and_then(|patience| Instant::now().checked_add(patience)));
     request.extensions_mut().insert(Caller { deadline, tenant });
     named(next.run(request).await, id)

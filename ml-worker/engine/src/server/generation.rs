@@ -7,7 +7,6 @@ use super::types::RawRequest;
 use super::validation::{form, validate, Api, ValidRequest};
 use super::{chain, sse, Server};
 use crate::answer::log_probs;
-use crate::cache::prefix::Tenant;
 use crate::engine::{Event, Generate, Score, TokenLogProbs};
 use crate::grammar::Grammar;
 use axum::body::Bytes;
@@ -229,7 +228,7 @@ fn submit(
     let inference_id = request.chain.as_ref().map_or_else(random, |chain| chain.inference_id);
     // A transfer agent asks for many Developers with one key.
     let payer = request.chain.as_ref().and_then(|chain| chain.tenant);
-    let tenant = payer.map_or(caller.tenant, |payer| Tenant::of(&payer));
+    let tenant = payer.map_or(caller.tenant, |payer| caller.tenant.within(&payer));
     let mut all = Vec::new();
     for (number, prompt) in request.prompts.iter().enumerate() {
         for sibling in 0..request.n {

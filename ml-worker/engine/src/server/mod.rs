@@ -122,7 +122,9 @@ impl Server {
         validation::Facts {
             model: &self.model.name,
             max_model_len: self.model.context,
-            vocab_size: self.model.vocab.size,
+            // Not the padding of the embedding: an artifact with such ids would be called false.
+            vocab_size: self.model.vocab.usable,
+            timeless: false,
             defaults: &self.defaults,
             tokenizer: &self.tokenizer,
             template: self.template.as_deref(),

@@ -69,6 +69,7 @@ pub async fn tokenize(State(server): State<Arc<Server>>, body: Body) -> Result<J
                     tools: request.tools.as_ref(),
                     extra: request.chat_template_kwargs.as_ref(),
                     add_generation_prompt: request.add_generation_prompt,
+                    timeless: false,
                 };
                 Ok(conversation(wanted, &server.facts())?.tokens)
             }

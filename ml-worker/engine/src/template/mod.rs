@@ -41,6 +41,8 @@ const TOKENS: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "
 pub struct ChatTemplate {
     sources: BTreeMap<String, String>,
     environment: Environment<'static>,
+    /// The same without a clock.
+    timeless: Environment<'static>,
     /// Spelling of the special tokens that the tokenizer has, by the names in [`TOKENS`].
     tokens: Map<String, Value>,
 }
@@ -56,6 +58,8 @@ pub struct Conversation<'a> {
     pub extra: Option<&'a Map<String, Value>>,
     /// Whether to end with the opening of the assistant's turn.
     pub add_generation_prompt: bool,
+    /// Whether there is no `strftime_now`: templates that ask for it first take the date they were made with, others fail.
+    pub timeless: bool,
 }
 
 impl ChatTemplate {
@@ -112,21 +116,23 @@ impl ChatTemplate {
         environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
-        environment.add_function("strftime_now", |format: &str| {
-            python::strftime(format, std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()))
-        });
         environment.add_filter("tojson", python::to_json);
         // Whatever has a length and can be indexed.
         environment.add_test("sequence", |value: &JinjaValue| {
             matches!(value.kind(), ValueKind::String | ValueKind::Seq | ValueKind::Map)
         });
         environment.add_filter("wordcount", |text: &str| text.split_whitespace().count());
-        Ok(Self { sources: BTreeMap::new(), environment, tokens })
+        let timeless = environment.clone();
+        environment.add_function("strftime_now", |format: &str| {
+            python::strftime(format, std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()))
+        });
+        Ok(Self { sources: BTreeMap::new(), environment, timeless, tokens })
     }
 
     fn add(&mut self, name: String, source: String) -> Result<(), TemplateError> {
         let plain = python::without_generation_tags(&source);
-        let added = self.environment.add_template_owned(name.clone(), plain);
+        let added = self.environment.add_template_owned(name.clone(), plain.clone());
+        let added = added.and_then(|()| self.timeless.add_template_owned(name.clone(), plain));
         added.map_err(|error| TemplateError::Render(format!("{error:#}")))?;
         self.sources.insert(name, source);
         Ok(())
@@ -176,7 +182,8 @@ impl ChatTemplate {
         let wanted = if conversation.tools.is_some() { [TOOL_USE, DEFAULT] } else { [DEFAULT, TOOL_USE] };
         let name = wanted.into_iter().find(|name| self.sources.contains_key(*name));
         let name = name.or_else(|| self.names().next()).unwrap_or(DEFAULT);
-        self.environment
+        let environment = if conversation.timeless { &self.timeless } else { &self.environment };
+        environment
             .get_template(name)
             .and_then(|template| template.render(jinja(&Value::Object(variables))))
             .map_err(|error| TemplateError::Render(error.detail().unwrap_or(&error.to_string()).to_owned()))
@@ -243,6 +250,18 @@ mod tests {
     fn render(source: &str, messages: &[Value]) -> Result<String, TemplateError> {
         let template = ChatTemplate::new(source.into(), "<s>".into(), "</s>".into())?;
         template.render(&Conversation { messages, add_generation_prompt: true, ..Default::default() })
+    }
+
+    #[test]
+    fn clock_should_be_out_of_reach_when_the_text_is_rendered_again_later() {
+        let with = |source: &str, timeless| {
+            let template = ChatTemplate::new(source.into(), String::new(), String::new()).unwrap();
+            template.render(&Conversation { timeless, ..Default::default() })
+        };
+        let careful = "{% if strftime_now is defined %}{{ strftime_now('%Y') }}{% else %}26 Jul 2024{% endif %}";
+        assert_eq!(with(careful, true).unwrap(), "26 Jul 2024");
+        assert_eq!(with(careful, false).unwrap().len(), 4);
+        assert!(with("{{ strftime_now('%Y') }}", true).is_err() && with("{{ strftime_now('%Y') }}", false).is_ok());
     }
 
     #[test]

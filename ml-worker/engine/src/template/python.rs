@@ -139,11 +139,17 @@ struct Json {
 impl Json {
     /// Deeper values are refused before the stack is.
     const DEPTH: usize = 200;
+    /// Bytes after which no further value is written.
+    const LENGTH: usize = 8 << 20;
 
     fn value(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
         let bad = |what: &str| Error::new(ErrorKind::BadSerialization, what.to_owned());
         if depth > Self::DEPTH {
             return Err(bad("nested too deep for JSON"));
+        }
+        // Indents of deep lists would make a gigabyte of a request's megabytes.
+        if self.out.len() > Self::LENGTH {
+            return Err(bad("the JSON is too long"));
         }
         match value.kind() {
             ValueKind::None => self.out.push_str("null"),

@@ -28,8 +28,9 @@ use crate::{
 
 /// Threads that look for the rogues' nonces: the machine also runs a network.
 const SEARCHERS: usize = 2;
-/// Slots before the last one for challenges at which each ambusher strikes.
-pub const AMBUSH: [Slot; 3] = [6, 4, 2];
+/// Slots before the last one for challenges at which each ambusher strikes: early enough that a stall of some seconds
+/// does not keep all of them from it.
+pub const AMBUSH: [Slot; 3] = [12, 8, 4];
 
 /// Slots of Audit after which somebody commits too late.
 const LATE: Slot = 6;

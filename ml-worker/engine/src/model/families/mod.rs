@@ -114,7 +114,7 @@ fn experts(
 ) -> Result<(), ConfigError> {
     let (count_field, per_token_default) = count;
     let count = fields.size(count_field)?;
-    if count > 1 << 12 {
+    if count > 1 << 12 || count.saturating_mul(config.num_layers) > 1 << 17 {
         return Err(fields.wrong(count_field, format!("{count} is out of range")));
     }
     let per_token = fields.count("num_experts_per_tok")?.unwrap_or(per_token_default);

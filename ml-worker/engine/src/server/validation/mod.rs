@@ -36,7 +36,7 @@ pub struct Facts<'a> {
     pub model: &'a str,
     /// Longest sequence, prompt and answer, in tokens.
     pub max_model_len: usize,
-    /// Length of a row of logits; every token id is below it.
+    /// Token ids are below it.
     pub vocab_size: usize,
     /// The checkpoint's sampling defaults.
     pub defaults: &'a GenerationDefaults,
@@ -50,6 +50,8 @@ pub struct Facts<'a> {
     pub tool_format: Option<ToolFormat>,
     /// How the model marks its reasoning, if it does.
     pub reasoning: Option<ReasoningFormat>,
+    /// Whether templates must not read the clock, as what is recorded is rendered again at another time.
+    pub timeless: bool,
 }
 
 /// A request that can be run.
@@ -122,6 +124,10 @@ pub fn validate(raw: &RawRequest, api: Api, facts: &Facts<'_>) -> Result<ValidRe
             let rendered = chat_prompt(raw, tools.offered.as_ref(), facts)?;
             reasoning = facts.reasoning.map(|format| format.start(&rendered.text));
             vec![rendered.tokens]
+        }
+        // Who verifies tells the two kinds of requests apart by it.
+        Api::Completions if raw.messages.is_some() => {
+            return Err(ApiError::field("messages", "messages belong to /v1/chat/completions"));
         }
         Api::Completions => prompt::completion(raw, facts)?,
     };
@@ -208,6 +214,7 @@ fn chat_prompt(raw: &RawRequest, tools: Option<&Value>, facts: &Facts<'_>) -> Re
         tools,
         extra: raw.chat_template_kwargs.as_ref(),
         add_generation_prompt: raw.add_generation_prompt,
+        timeless: facts.timeless || raw.pacer.is_some(),
     };
     prompt::conversation(wanted, facts)
 }

@@ -6,6 +6,8 @@ use crate::server::types::{Prompt, RawRequest};
 use crate::template::Conversation;
 use serde_json::{Map, Value};
 
+/// Longest text that a template may make.
+const MAX_TEXT_BYTES: usize = 8 << 20;
 /// Most messages of a conversation.
 const MAX_MESSAGES: usize = 4096;
 
@@ -28,6 +30,8 @@ pub struct Wanted<'a> {
     pub extra: Option<&'a Map<String, Value>>,
     /// Whether the assistant's turn is left open; true if absent.
     pub add_generation_prompt: Option<bool>,
+    /// Whether the template must not read the clock.
+    pub timeless: bool,
 }
 
 /// Puts a conversation through the chat template.
@@ -46,10 +50,18 @@ pub fn conversation(wanted: Wanted<'_>, facts: &Facts<'_>) -> Result<Rendered, A
         tools: wanted.tools,
         extra: wanted.extra,
         add_generation_prompt: wanted.add_generation_prompt.unwrap_or(true),
+        timeless: wanted.timeless,
     };
     let wrong = |error: String| ApiError::field("messages", error);
     let text = template.render(&conversation).map_err(|error| wrong(error.to_string()))?;
+    if text.len() > MAX_TEXT_BYTES {
+        return Err(wrong(format!("the template makes more than {MAX_TEXT_BYTES} bytes of them")));
+    }
     let tokens = facts.tokenizer.encode(&text, false).map_err(|error| wrong(error.to_string()))?;
+    // A tokenizer may know more tokens than the model has rows.
+    if tokens.iter().any(|id| *id as usize >= facts.vocab_size) {
+        return Err(wrong("they hold a token that the model does not have".into()));
+    }
     Ok(Rendered { text, tokens })
 }
 

@@ -24,6 +24,7 @@ fn facts() -> Facts<'static> {
         model: "demo",
         max_model_len: 100,
         vocab_size: 300,
+        timeless: false,
         defaults: &DEFAULTS,
         tokenizer: &TOKENIZER,
         template: Some(&TEMPLATE),
@@ -64,6 +65,17 @@ fn validation_should_give_canonical_parameters_when_lists_are_in_any_order() {
     assert_eq!(params.stop_tokens.iter().map(|id| id.get()).collect::<Vec<_>>(), [3, 5]);
     assert_eq!((params.top_k, params.max_tokens, params.is_greedy()), (None, 4, true));
     assert_eq!(params.validate(), Ok(()));
+}
+
+#[test]
+fn completions_should_be_refused_when_they_could_be_taken_for_a_conversation() {
+    let body = |more: Value| {
+        let mut body = json!({"prompt": "a"});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        check(Api::Completions, body)
+    };
+    assert!(body(json!({})).is_ok() && body(json!({"messages": null})).is_ok());
+    assert_eq!(body(json!({"messages": []})).unwrap_err().param.as_deref(), Some("messages"));
 }
 
 #[test]
