@@ -30,7 +30,7 @@ use crate::{ask, reached, until, MODEL, PATIENCE};
 pub const DEPOSIT: Balance = 100 * PCR;
 /// Tokens of an answer that takes an engine long enough for somebody to look who writes it, and short enough to be recorded
 /// before it expires on a machine that is busy with other things.
-const LONG: u64 = 300;
+const LONG: u64 = 900;
 /// Longest wait for what follows within a few blocks.
 const SOON: Duration = Duration::from_secs(60);
 
