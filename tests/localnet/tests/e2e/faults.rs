@@ -331,5 +331,8 @@ pub async fn cheaper_model_is_found_out(network: &mut Network, model: &Path) -> 
 	let totals = network.chain.epoch(epoch).await?.totals;
 	ensure!(totals.failed > 0 && totals.refunded >= totals.failed, "no answer of Eve's was refunded: {totals:?}");
 	println!("Eve was excluded after {asked} requests, {:.0} s", start.elapsed().as_secs_f64());
+	// Until every agent knows of it, they draw from different Hosts and refuse each other's requests.
+	let block = network.chain.best_number().await?;
+	network.chain.wait(true, SOON, "everybody to know that Eve is excluded", async |n| Ok(n >= block)).await?;
 	Ok(())
 }
