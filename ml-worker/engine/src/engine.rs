@@ -263,11 +263,13 @@ impl<R: ModelRunner> Engine<R> {
 
     /// Samples from the rows behind the end of a text, and of the texts of those that waited for its prompt.
     fn answer_item(&mut self, item: &PlanItem, rows: &[&[f32]]) {
-        for follower in self.scheduler.fork(item.seq) {
-            self.sample(follower, &rows[..1], &[]);
-        }
+        let followers = self.scheduler.fork(item.seq);
         let accepted = self.sample(item.seq, rows, &item.tokens[item.certain..]);
         self.scheduler.accepted(item, accepted);
+        // Later than the first, which is told what they have in common.
+        for follower in followers {
+            self.sample(follower, &rows[..1], &[]);
+        }
     }
 
     /// Chooses tokens from `rows`, the next one from each, for as long as the choice is what was guessed. Returns how

@@ -173,7 +173,7 @@ pub enum Event {
         /// Its tokens that were in the cache already.
         cached_tokens: usize,
         /// If asked for: of its second token, its third, and so on (nothing predicts the first). Of several choices
-        /// of one prompt only the first gets them.
+        /// of one prompt only the first gets them, before the others get anything.
         logprobs: Vec<TokenLogProbs>,
     },
     /// A token was chosen.

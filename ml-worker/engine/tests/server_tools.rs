@@ -192,6 +192,23 @@ async fn prompt_logprobs_should_come_when_they_are_asked_for_or_the_prompt_is_ec
     assert_eq!(chunks[0]["choices"][0]["logprobs"]["tokens"], json!(["x", "~", "a", "b"]));
     assert_eq!(chunks[1]["choices"][0]["logprobs"]["text_offset"], json!([4]));
 
+    // Choices of one prompt, and prompts that are equal, all say the same of it.
+    let several = json!({"prompt": ["x~ab", "x~ab", "y~a"], "n": 2, "max_tokens": 1, "echo": true, "logprobs": 2, "temperature": 0});
+    let answer = server.json("/v1/completions", several.clone()).await;
+    for choice in &answer["choices"].as_array().unwrap()[..4] {
+        assert_eq!(&choice["logprobs"], logprobs);
+    }
+    let mut streamed = several;
+    streamed["stream"] = json!(true);
+    let chunks = server.stream("/v1/completions", streamed).await;
+    for index in 0..6 {
+        let own = chunks.iter().map(|chunk| &chunk["choices"][0]).find(|choice| choice["index"] == index).unwrap();
+        let whole = &answer["choices"][index]["logprobs"]["token_logprobs"];
+        let known = own["logprobs"]["token_logprobs"].as_array().unwrap();
+        assert_eq!(known[..], whole.as_array().unwrap()[..known.len()], "choice {index}");
+        assert!(known.len() > 2 && known[1].is_number());
+    }
+
     let body = json!({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1, "prompt_logprobs": 1});
     let answer = server.json("/v1/chat/completions", body).await;
     let prompt = answer["prompt_logprobs"].as_array().unwrap();
@@ -201,6 +218,19 @@ async fn prompt_logprobs_should_come_when_they_are_asked_for_or_the_prompt_is_ec
         let entries = position.as_object().unwrap();
         assert!(!entries.is_empty() && entries.values().any(|entry| entry["rank"] == 1), "{position}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offsets_should_count_characters_when_tokens_hold_parts_of_them() {
+    let server = hermes("€b").await;
+    let body = json!({"prompt": "ö~", "max_tokens": 4, "echo": true, "logprobs": 0, "temperature": 0});
+    let offsets = json!([0, 0, 1, 2, 2, 2, 3]);
+    assert_eq!(server.json("/v1/completions", body.clone()).await["choices"][0]["logprobs"]["text_offset"], offsets);
+    let mut streamed = body;
+    streamed["stream"] = json!(true);
+    let chunks = server.stream("/v1/completions", streamed).await;
+    let told = chunks.iter().filter_map(|chunk| chunk["choices"][0]["logprobs"]["text_offset"].as_array());
+    assert_eq!(Value::from(told.flatten().cloned().collect::<Vec<_>>()), offsets);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,8 +6,7 @@ use super::respond::{whole, Choice};
 use super::types::RawRequest;
 use super::validation::{form, validate, Api, ValidRequest};
 use super::{chain, sse, Server};
-use crate::answer::log_probs;
-use crate::engine::{Event, Generate, Score, TokenLogProbs};
+use crate::engine::{Event, Generate, TokenLogProbs};
 use crate::grammar::Grammar;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -15,7 +14,7 @@ use axum::response::{sse::KeepAlive, IntoResponse, Response, Sse};
 use axum::{Extension, Json};
 use pacer_artifact::{KeyKind, SamplingKey};
 use rand::RngCore;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::sync::mpsc::{unbounded_channel, UnboundedReceiver};
 use tokio::time::Instant;
@@ -56,6 +55,7 @@ pub struct Running {
     events: UnboundedReceiver<(u32, Event)>,
     // Tokens of each choice's prompt that were in the cache.
     cached: Vec<usize>,
+    // Of each prompt, if its log-probabilities were asked for.
     prompts: Vec<Vec<(u32, Option<TokenLogProbs>)>>,
     arrived: Instant,
     deadline: Deadline,
@@ -63,7 +63,7 @@ pub struct Running {
 
 impl Running {
     /// Hands a request to the engine.
-    pub async fn start(
+    pub fn start(
         server: Arc<Server>,
         Prepared { request, grammars }: Prepared,
         body: Bytes,
@@ -80,17 +80,11 @@ impl Running {
         let id = format!("{prefix}-{}", hex::encode(random::<12>()));
         let created_s = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
         let arrived = Instant::now();
-        let prompts = Vec::new();
-        let mut running = Self { server, request, body, id, created_s, events, cached, prompts, arrived, deadline };
-        let echoed = running.request.top_logprobs.filter(|_| running.request.echo);
-        if let Some(count) = running.request.prompt_logprobs.max(echoed) {
-            for number in 0..running.request.prompts.len() {
-                let prompt = running.request.prompts[number].clone();
-                let found = deadline.limit(score_prompt(&running.server, prompt, count)).await??;
-                running.prompts.push(found);
-            }
-        }
-        Ok(running)
+        let prompts = match prompt_logprobs(&request) {
+            None => Vec::new(),
+            Some(_) => request.prompts.iter().map(|prompt| prompt.iter().map(|id| (*id, None)).collect()).collect(),
+        };
+        Ok(Self { server, request, body, id, created_s, events, cached, prompts, arrived, deadline })
     }
 
     /// Choices over all prompts.
@@ -108,13 +102,23 @@ impl Running {
         loop {
             let event = self.deadline.limit(self.events.recv()).await?;
             match event.ok_or_else(ApiError::unavailable)? {
-                (choice, Event::Prompt { cached_tokens, .. }) => {
-                    if let Some(cached) = self.cached.get_mut(choice as usize) {
-                        *cached = cached_tokens;
-                    }
+                (choice, Event::Prompt { cached_tokens, logprobs }) => {
+                    self.begun(choice as usize, cached_tokens, &logprobs);
                 }
                 (choice, event) => return Ok((choice as usize, event)),
             }
+        }
+    }
+
+    /// Takes in what is known of a choice's prompt.
+    fn begun(&mut self, choice: usize, cached_tokens: usize, logprobs: &[TokenLogProbs]) {
+        if let Some(cached) = self.cached.get_mut(choice) {
+            *cached = cached_tokens;
+        }
+        let Some(prompt) = self.request.prompts.get(choice / self.request.n as usize) else { return };
+        // The engine computes neighbours with equal prompts once, and tells the first of them.
+        for (_, known) in self.request.prompts.iter().zip(&mut self.prompts).filter(|(other, _)| *other == prompt) {
+            known.iter_mut().skip(1).zip(logprobs).for_each(|((_, place), found)| *place = Some(found.clone()));
         }
     }
 
@@ -196,7 +200,7 @@ async fn answer(server: Arc<Server>, api: Api, body: Bytes, caller: Caller) -> R
     })
     .await?;
     let prefix = if api == Api::Chat { "chatcmpl" } else { "cmpl" };
-    let mut running = Running::start(server, request, body, prefix, caller).await?;
+    let mut running = Running::start(server, request, body, prefix, caller)?;
     if running.request.stream {
         // A failure before the first token still gets its own status.
         let first = match running.next().await? {
@@ -238,6 +242,7 @@ fn submit(
                 adapter: server.adapter,
                 grammar: grammars.next().flatten(),
                 top_logprobs: request.top_logprobs,
+                prompt_logprobs: prompt_logprobs(request),
                 record: request.chain.is_some(),
                 choice,
                 deadline: caller.deadline.instant(),
@@ -250,29 +255,7 @@ fn submit(
     Ok(events)
 }
 
-/// Log-probabilities of a prompt's tokens, each given those before it.
-async fn score_prompt(
-    server: &Server,
-    prompt: Vec<u32>,
-    count: usize,
-) -> Result<Vec<(u32, Option<TokenLogProbs>)>, ApiError> {
-    let mut found: Vec<_> = prompt.iter().map(|id| (*id, None)).collect();
-    if prompt.len() < 2 {
-        return Ok(found);
-    }
-    let rows = Arc::new(Mutex::new(Vec::with_capacity(prompt.len())));
-    let (sink, tokens) = (rows.clone(), prompt.clone());
-    let take = Box::new(move |position: usize, row: &[f32]| {
-        if let Some(next) = tokens.get(position + 1) {
-            let scored = (position + 1, log_probs(row, *next, count));
-            sink.lock().unwrap_or_else(PoisonError::into_inner).push(scored);
-        }
-    });
-    let (done, finished) = tokio::sync::oneshot::channel();
-    server.engine.score(Score { tokens: prompt, from: 0, adapter: server.adapter, rows: take, done })?;
-    finished.await.map_err(|_| ApiError::unavailable())??;
-    for (position, scored) in rows.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-        found[position].1 = scored;
-    }
-    Ok(found)
+/// How many alternatives to ask for with each token of the prompts: for the field of that name, or to be echoed.
+fn prompt_logprobs(request: &ValidRequest) -> Option<usize> {
+    request.prompt_logprobs.max(request.top_logprobs.filter(|_| request.echo))
 }

@@ -29,30 +29,68 @@ pub fn chat_logprobs(tokenizer: &Tokenizer, logprobs: &[(u32, TokenLogProbs)]) -
     json!({"content": content, "refusal": null})
 }
 
-/// Completions' form, of the tokens of an echoed prompt and of the answer. `offset` is where the first token begins in
-/// the answer's text, in bytes.
+/// Where each token of a text begins in it, in characters. One that begins within a character begins where that does.
+#[derive(Clone, Debug, Default)]
+pub struct Offsets {
+    chars: usize,
+    // What may still become a character.
+    tail: Vec<u8>,
+    begun: bool,
+}
+
+impl Offsets {
+    /// Of a text that comes after `before`.
+    pub fn after(before: &str) -> Self {
+        Self { chars: before.chars().count(), ..Self::default() }
+    }
+
+    /// Where the next token begins.
+    fn next(&mut self, tokenizer: &Tokenizer, id: u32) -> usize {
+        let (at, first) = (self.chars, !std::mem::replace(&mut self.begun, true));
+        // Special tokens are in no text.
+        if tokenizer.is_special(id) {
+            return at;
+        }
+        let bytes = tokenizer.token_bytes(id);
+        // Some decoders take the space from a text's beginning.
+        let stripped = || bytes[0] == b' ' && !tokenizer.decode(&[id], true).is_ok_and(|text| text.starts_with(' '));
+        let from = usize::from(first && !bytes.is_empty() && stripped());
+        self.tail.extend_from_slice(&bytes[from..]);
+        let mut last: &[u8] = &[];
+        for chunk in self.tail.utf8_chunks() {
+            last = chunk.invalid();
+            self.chars += chunk.valid().chars().count() + usize::from(!last.is_empty());
+        }
+        // More bytes may make a character of these.
+        let open = std::str::from_utf8(last).is_err_and(|error| error.error_len().is_none());
+        let kept = if open { last.to_vec() } else { Vec::new() };
+        self.chars -= usize::from(open);
+        self.tail = kept;
+        at
+    }
+}
+
+/// Completions' form, of the tokens of an echoed prompt and of the answer; `offsets` are the answer's.
 pub fn completion_logprobs(
     tokenizer: &Tokenizer,
     prompt: &PromptLogProbs,
     answer: &[(u32, TokenLogProbs)],
-    offset: usize,
+    offsets: &mut Offsets,
 ) -> Value {
-    let (mut tokens, mut values, mut tops, mut offsets) = (vec![], vec![], vec![], vec![]);
-    let mut at = offset;
+    let (mut tokens, mut values, mut tops, mut places) = (vec![], vec![], vec![], vec![]);
+    let mut of_prompt = Offsets::default();
+    places.extend(prompt.iter().map(|(id, _)| of_prompt.next(tokenizer, *id)));
+    places.extend(answer.iter().map(|(id, _)| offsets.next(tokenizer, *id)));
     let prompt = prompt.iter().map(|(id, found)| (*id, found.as_ref()));
     for (id, found) in prompt.chain(answer.iter().map(|(id, found)| (*id, Some(found)))) {
-        let (token, bytes) = spelled(tokenizer, id);
-        offsets.push(at);
-        // Special tokens are in no text.
-        at += if tokenizer.is_special(id) { 0 } else { bytes.len() };
-        tokens.push(token);
+        tokens.push(spelled(tokenizer, id).0);
         values.push(found.map(|found| finite(found.chosen)));
         tops.push(found.map(|found| {
             let top = found.top.iter().map(|(id, logprob)| (spelled(tokenizer, *id).0, Value::from(finite(*logprob))));
             Value::Object(top.collect())
         }));
     }
-    json!({"tokens": tokens, "token_logprobs": values, "top_logprobs": tops, "text_offset": offsets})
+    json!({"tokens": tokens, "token_logprobs": values, "top_logprobs": tops, "text_offset": places})
 }
 
 /// vLLM's form: for each token of the prompt an object from token ids to what is known of them; `null` for the first.

@@ -3,7 +3,7 @@
 use super::chain;
 use super::error::ApiError;
 use super::generation::Running;
-use super::logprobs::{chat_logprobs, completion_logprobs, prompt_logprobs};
+use super::logprobs::{chat_logprobs, completion_logprobs, prompt_logprobs, Offsets};
 use super::reading::{Piece, Reader};
 use super::validation::{Api, StreamUsage, ValidRequest};
 use crate::engine::{Event, TokenLogProbs};
@@ -135,9 +135,11 @@ pub fn whole(running: &Running, choices: &[Choice]) -> Result<Value, ApiError> {
                 };
             }
             Api::Completions => {
-                object["text"] = format!("{}{}", running.echoed(index).unwrap_or_default(), choice.text).into();
+                let echoed = running.echoed(index).unwrap_or_default();
+                let offsets = &mut Offsets::after(&echoed);
+                object["text"] = format!("{echoed}{}", choice.text).into();
                 object["logprobs"] = match running.wants_logprobs() {
-                    true => completion_logprobs(tokenizer, running.echoed_logprobs(index), &choice.logprobs, 0),
+                    true => completion_logprobs(tokenizer, running.echoed_logprobs(index), &choice.logprobs, offsets),
                     false => Value::Null,
                 };
                 if request.prompt_logprobs.is_some() {

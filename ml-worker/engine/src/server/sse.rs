@@ -1,11 +1,11 @@
 //! Streaming: events become server-sent events as they come.
 //!
-//! Order of a stream: for a chat choice a chunk with the role, then chunks with text, then one with the reason of the
-//! end; after all choices the usage (if asked for), the artifact (if the request is recorded), and `[DONE]`.
+//! Order of a stream: for a chat choice a chunk with the role (for a completion's choice one with the prompt, if that is
+//! echoed), then chunks with text, then one with the reason of the end; after all choices the usage (if asked for), the artifact (if the request is recorded), and `[DONE]`.
 
 use super::error::ApiError;
 use super::generation::Running;
-use super::logprobs::completion_logprobs;
+use super::logprobs::{completion_logprobs, Offsets};
 use super::reading::Piece;
 use super::respond::{chat_chunk, completion_chunk, delta, end_chunk, envelope, sealed, usage, Choice};
 use super::validation::{Api, StreamUsage};
@@ -19,11 +19,20 @@ use std::convert::Infallible;
 struct Streamer {
     running: Running,
     choices: Vec<Choice>,
-    // Entries of each choice's log-probabilities that were sent, and where the next one begins in the text.
-    sent: Vec<(usize, usize)>,
+    sent: Vec<Sent>,
     open: usize,
     ready: VecDeque<sse::Event>,
     over: bool,
+}
+
+/// What was sent of a choice.
+#[derive(Clone, Default)]
+struct Sent {
+    // Whether anything was.
+    begun: bool,
+    // Entries of its log-probabilities.
+    logprobs: usize,
+    offsets: Offsets,
 }
 
 /// The stream of a running request whose first event is `first`.
@@ -31,7 +40,7 @@ pub fn stream(running: Running, first: (usize, Event)) -> impl Stream<Item = Res
     let count = running.choices();
     let mut streamer = Streamer {
         choices: running.blank(),
-        sent: vec![(0, 0); count],
+        sent: vec![Sent::default(); count],
         open: count,
         ready: VecDeque::new(),
         over: false,
@@ -57,28 +66,25 @@ pub fn stream(running: Running, first: (usize, Event)) -> impl Stream<Item = Res
 
 impl Streamer {
     fn begin(&mut self) {
-        for index in 0..self.choices.len() {
-            match self.running.request.api {
-                Api::Chat => {
-                    let role = json!({"role": "assistant", "content": ""});
-                    self.send(chat_chunk(&self.running, index, role, &[]));
-                }
-                Api::Completions => {
-                    let Some(prompt) = self.running.echoed(index) else { continue };
-                    let logprobs = match self.running.wants_logprobs() {
-                        true => completion_logprobs(
-                            &self.running.server.tokenizer,
-                            self.running.echoed_logprobs(index),
-                            &[],
-                            0,
-                        ),
-                        false => Value::Null,
-                    };
-                    self.sent[index].1 = prompt.len();
-                    self.send(completion_chunk(&self.running, index, &prompt, logprobs));
-                }
+        if self.running.request.api == Api::Chat {
+            for index in 0..self.choices.len() {
+                let role = json!({"role": "assistant", "content": ""});
+                self.send(chat_chunk(&self.running, index, role, &[]));
             }
         }
+    }
+
+    /// Sends the prompt of a completion's choice, if it is to be echoed. What is known of its tokens came before the
+    /// choice's first event.
+    fn echo(&mut self, index: usize) {
+        let Some(prompt) = self.running.echoed(index) else { return };
+        let (known, offsets) = (self.running.echoed_logprobs(index), &mut self.sent[index].offsets);
+        let logprobs = match self.running.wants_logprobs() {
+            true => completion_logprobs(&self.running.server.tokenizer, known, &[], offsets),
+            false => Value::Null,
+        };
+        *offsets = Offsets::after(&prompt);
+        self.send(completion_chunk(&self.running, index, &prompt, logprobs));
     }
 
     fn send(&mut self, mut data: Value) {
@@ -94,6 +100,9 @@ impl Streamer {
     }
 
     fn take(&mut self, (index, event): (usize, Event)) {
+        if !std::mem::replace(&mut self.sent[index].begun, true) {
+            self.echo(index);
+        }
         let pieces = match self.choices[index].take(event, &self.running.server.tokenizer) {
             Ok(pieces) => pieces,
             Err(error) => return self.fail(error),
@@ -112,8 +121,8 @@ impl Streamer {
     }
 
     fn chat(&mut self, index: usize, pieces: &[Piece]) {
-        let fresh = self.choices[index].logprobs[self.sent[index].0..].to_vec();
-        self.sent[index].0 += fresh.len();
+        let fresh = self.choices[index].logprobs[self.sent[index].logprobs..].to_vec();
+        self.sent[index].logprobs += fresh.len();
         let mut deltas: Vec<Value> = pieces.iter().map(delta).collect();
         if deltas.is_empty() && !fresh.is_empty() {
             deltas.push(json!({"content": ""}));
@@ -130,18 +139,17 @@ impl Streamer {
             .iter()
             .filter_map(|piece| if let Piece::Content(text) = piece { Some(text.as_str()) } else { None })
             .collect();
-        let (sent, offset) = self.sent[index];
-        let fresh = &self.choices[index].logprobs[sent..];
+        let sent = &mut self.sent[index];
+        let fresh = &self.choices[index].logprobs[sent.logprobs..];
         if text.is_empty() && fresh.is_empty() {
             return;
         }
         let tokenizer = &self.running.server.tokenizer;
-        let bytes: usize = fresh.iter().map(|(id, _)| tokenizer.token_bytes(*id).len()).sum();
         let logprobs = match fresh {
             [] => Value::Null,
-            fresh => completion_logprobs(tokenizer, &[], fresh, offset),
+            fresh => completion_logprobs(tokenizer, &[], fresh, &mut sent.offsets),
         };
-        self.sent[index] = (sent + fresh.len(), offset + bytes);
+        sent.logprobs += fresh.len();
         self.send(completion_chunk(&self.running, index, &text, logprobs));
     }
 

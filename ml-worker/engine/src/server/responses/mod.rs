@@ -41,7 +41,7 @@ pub async fn responses(
         Ok((server, prepared, Echo::new(&raw)))
     })
     .await?;
-    let mut running = Running::start(server, prepared, body, "resp", caller).await?;
+    let mut running = Running::start(server, prepared, body, "resp", caller)?;
     let choice = Choice::new(&running.request);
     let mut answer = Answer { items: Items::new(&running.id), echo, choice };
     if running.request.stream {
