@@ -50,8 +50,8 @@ fn good() -> Vec<(&'static str, Value)> {
         "tool_choice": "auto", "parallel_tool_calls": false, "chat_template_kwargs": {"think": true},
         "add_generation_prompt": true, "pacer": {"inference_id": id, "request_salt": id, "response_salt": id},
     });
-    let plain =
-        json!({"messages": [{"role": "user", "content": "hi"}], "max_completion_tokens": 4, "prompt_logprobs": 2});
+    let plain = json!({"messages": [{"role": "user", "content": "hi"}], "max_completion_tokens": 4, "prompt_logprobs": 2,
+            "bad_words": ["bad", "ok"]});
     let formed = json!({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 8, "temperature": 0,
         "response_format": {"type": "json_schema", "json_schema": {"name": "x", "strict": true, "schema": schema}}});
     let guided = json!({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4, "guided_json": schema,
@@ -63,7 +63,8 @@ fn good() -> Vec<(&'static str, Value)> {
         {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [{"type": "function", "function": {"name": "add"}}]}}});
     let completion = json!({"prompt": ["a", "b~c"], "max_tokens": 3, "echo": true, "logprobs": 2, "best_of": 1, "n": 1, "suffix": null,
         "stream": false, "prompt_logprobs": 1});
-    let tokens = json!({"prompt": [[1, 2], [3]], "max_tokens": 2, "stream": true});
+    let tokens =
+        json!({"prompt": [[1, 2], [3]], "max_tokens": 2, "stream": true, "allowed_token_ids": [60, 62, 107, 111, 256]});
     let response = json!({"model": "fake", "instructions": "x", "input": [
             {"role": "user", "content": [{"type": "input_text", "text": "hi"}]},
             {"type": "function_call", "call_id": "c", "name": "add", "arguments": "{}"},

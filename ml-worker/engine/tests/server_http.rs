@@ -244,6 +244,40 @@ async fn artifact_should_verify_when_the_request_is_recorded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tokens_should_be_kept_out_and_verified_when_the_request_says_so() {
+    let server = start(scripted(), limits(), None).await;
+    let id = format!("0x{}", "ab".repeat(32));
+    for (extra, prompt) in [
+        (json!({"bad_words": ["Hello", "o,"]}), json!({"messages": [{"role": "user", "content": "hi"}]})),
+        (json!({"allowed_token_ids": [72, 101, 108]}), json!({"messages": [{"role": "user", "content": "hi"}]})),
+        (json!({"bad_words": ["Hello", "o,"]}), json!({"prompt": "a>"})),
+        (json!({"allowed_token_ids": [72, 101, 108]}), json!({"prompt": "a>"})),
+    ] {
+        let mut request = json!({"temperature": 0, "max_tokens": 8, "pacer": {"inference_id": id}});
+        for part in [&extra, &prompt] {
+            request.as_object_mut().unwrap().extend(part.as_object().unwrap().clone());
+        }
+        let route = if prompt["prompt"].is_null() { "/v1/chat/completions" } else { "/v1/completions" };
+        let answer = server.json(route, request.clone()).await;
+        let choice = &answer["choices"][0];
+        let text = choice["message"]["content"].as_str().or(choice["text"].as_str()).unwrap();
+        match extra["bad_words"].is_null() {
+            true => assert!(
+                text.len() == 8 && text.starts_with("Hell") && text.bytes().all(|b| b"Hel".contains(&b)),
+                "{text}"
+            ),
+            false => assert!(text.starts_with("Hell") && !text.starts_with("Hello"), "{text}"),
+        }
+        let mut claim = json!({"artifact": answer["pacer"]["artifact"], "request": request, "response_text": text});
+        assert_eq!(server.json("/verify", claim.clone()).await["pass"], true, "{extra}");
+        let field = extra.as_object().unwrap().keys().next().unwrap();
+        claim["request"].as_object_mut().unwrap().remove(field);
+        let verdict = server.json("/verify", claim).await;
+        assert!(verdict["pass"] == false && verdict["fault"].is_string(), "{verdict}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn verification_should_fail_when_another_model_wrote_the_answer() {
     let honest = start(scripted(), limits(), None).await;
     let other = start(FakeRunner::new(VOCAB, |text| text.len() as u32 % 90 + 33), limits(), None).await;

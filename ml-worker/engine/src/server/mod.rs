@@ -124,6 +124,7 @@ impl Server {
             max_model_len: self.model.context,
             // Not the padding of the embedding: an artifact with such ids would be called false.
             vocab_size: self.model.vocab.usable,
+            eos: &self.model.vocab.eos,
             timeless: false,
             defaults: &self.defaults,
             tokenizer: &self.tokenizer,

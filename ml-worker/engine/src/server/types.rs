@@ -109,6 +109,10 @@ pub struct RawRequest {
     pub stop: Option<OneOrMany>,
     /// Tokens that end the answer.
     pub stop_token_ids: Option<Vec<u32>>,
+    /// Texts that the answer must not hold, as in vLLM.
+    pub bad_words: Option<Vec<String>>,
+    /// The only tokens that are possible, as in vLLM.
+    pub allowed_token_ids: Option<Vec<u32>>,
     /// Whether end tokens do not end the answer.
     pub ignore_eos: Option<bool>,
     /// Whether log-probabilities are wanted.

@@ -38,6 +38,8 @@ pub struct Facts<'a> {
     pub max_model_len: usize,
     /// Token ids are below it.
     pub vocab_size: usize,
+    /// The model's end tokens.
+    pub eos: &'a [u32],
     /// The checkpoint's sampling defaults.
     pub defaults: &'a GenerationDefaults,
     /// The tokenizer.
@@ -153,6 +155,7 @@ pub fn validate(raw: &RawRequest, api: Api, facts: &Facts<'_>) -> Result<ValidRe
         reasoning = None;
     }
     let params = SamplingParams { constraint: form.constraint, ..params::params(raw, api, longest, facts)? };
+    params::leave_something_possible(&params, facts)?;
     Ok(ValidRequest {
         api,
         params,

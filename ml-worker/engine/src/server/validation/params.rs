@@ -5,10 +5,15 @@ use crate::server::error::ApiError;
 use crate::server::types::{LogProbs, OneOrMany, RawRequest};
 use pacer_artifact::artifact::MAX_OUTPUT_TOKENS;
 use pacer_artifact::bounded::Capped;
-use pacer_artifact::{ParamsError, Real, SamplingParams, TokenId};
+use pacer_artifact::{Constraint, ParamsError, Real, SamplingParams, TokenId};
+use std::collections::BTreeSet;
 
 /// Most alternatives with each token.
 const MAX_TOP_LOGPROBS: u32 = 20;
+/// Most words of `bad_words`: each may be two lists of tokens.
+const MAX_BAD_WORDS: usize = 64;
+/// Longest word of `bad_words`.
+const MAX_WORD_BYTES: usize = 256;
 /// New tokens of a completion that names no number, as in OpenAI's API.
 const DEFAULT_COMPLETION_TOKENS: u32 = 16;
 
@@ -83,12 +88,14 @@ pub fn params(raw: &RawRequest, api: Api, prompt_tokens: usize, facts: &Facts<'_
         frequency_penalty: number(raw.frequency_penalty, None, 0.0),
         presence_penalty: number(raw.presence_penalty, None, 0.0),
         logit_bias: logit_bias(raw, facts)?,
+        allowed: allowed(raw, facts)?,
+        bad_words: bad_words(raw, facts)?,
         min_tokens: raw.min_tokens.unwrap_or(0),
         max_tokens,
         stop: stops(raw)?,
         stop_tokens: stop_tokens(raw)?,
         ignore_eos: raw.ignore_eos.unwrap_or(false),
-        ..SamplingParams::default()
+        constraint: Constraint::None,
     };
     if params.min_tokens > max_tokens {
         return Err(ApiError::field("min_tokens", "min_tokens is more than max_tokens"));
@@ -112,6 +119,83 @@ fn logit_bias(raw: &RawRequest, facts: &Facts<'_>) -> Result<Capped<(TokenId, Re
         return Err(wrong("a token is named twice".into()));
     }
     Capped::new(list).ok_or_else(|| wrong("at most 1,024 tokens can be biased".into()))
+}
+
+fn allowed(raw: &RawRequest, facts: &Facts<'_>) -> Result<Option<Capped<TokenId, 65_536>>, ApiError> {
+    let wrong = |what: &str| ApiError::field("allowed_token_ids", what);
+    let Some(ids) = &raw.allowed_token_ids else { return Ok(None) };
+    let ids: BTreeSet<u32> = ids.iter().copied().collect();
+    if ids.is_empty() {
+        return Err(wrong("allowed_token_ids is empty"));
+    }
+    if ids.last().is_some_and(|id| *id as usize >= facts.vocab_size) {
+        return Err(wrong("a token id is outside the vocabulary"));
+    }
+    let ids = ids.into_iter().map(TokenId::new).collect::<Option<Vec<_>>>();
+    ids.and_then(Capped::new).map(Some).ok_or_else(|| wrong("at most 65,536 token ids"))
+}
+
+/// The words as tokens, each as it is spelled within a text and, where that differs, after a space.
+fn bad_words(raw: &RawRequest, facts: &Facts<'_>) -> Result<Capped<Capped<TokenId, 64>, 128>, ApiError> {
+    let wrong = |what: String| ApiError::field("bad_words", what);
+    let words = raw.bad_words.as_deref().unwrap_or_default();
+    if words.len() > MAX_BAD_WORDS {
+        return Err(wrong(format!("at most {MAX_BAD_WORDS} words")));
+    }
+    let tokens = |text: &str| {
+        let ids = facts.tokenizer.encode(text, false).map_err(|error| wrong(error.to_string()))?;
+        let known = ids.iter().all(|id| (*id as usize) < facts.vocab_size);
+        let ids = ids.into_iter().map(TokenId::new).collect::<Option<Vec<_>>>().filter(|ids| known && !ids.is_empty());
+        ids.ok_or_else(|| wrong(format!("the model has no tokens for `{text}`")))
+    };
+    let mut all: Vec<Vec<TokenId>> = Vec::new();
+    for word in words {
+        // Before it costs anything; no byte makes more than one token.
+        if word.is_empty() || word.len() > MAX_WORD_BYTES {
+            return Err(wrong(format!("a word has between 1 and {MAX_WORD_BYTES} bytes")));
+        }
+        all.push(tokens(word)?);
+        if !word.starts_with(char::is_whitespace) {
+            let spaced = tokens(&format!(" {word}"))?;
+            // Else the first list stops this one too.
+            if all.last().is_some_and(|plain| !spaced.ends_with(plain)) {
+                all.push(spaced);
+            }
+        }
+    }
+    let all = all.into_iter().map(Capped::new).collect::<Option<Vec<_>>>();
+    all.and_then(Capped::new).ok_or_else(|| wrong("a word has at most 64 tokens".into()))
+}
+
+/// Refuses what could leave no token possible in the middle of an answer.
+pub fn leave_something_possible(params: &SamplingParams, facts: &Facts<'_>) -> Result<(), ApiError> {
+    let short = params.min_tokens > 0;
+    // A form may leave a single token, and then nothing else may stand in its way.
+    if params.constraint != Constraint::None {
+        let refuse = |field: &str, with: &str| {
+            Err(ApiError::field(field, format!("{field} cannot be used with {with}an answer of a given form")))
+        };
+        return match params {
+            _ if params.allowed.is_some() => refuse("allowed_token_ids", ""),
+            _ if !params.bad_words.is_empty() => refuse("bad_words", ""),
+            _ if short && !params.stop_tokens.is_empty() => refuse("stop_token_ids", "min_tokens and "),
+            _ => Ok(()),
+        };
+    }
+    // At worst every word but its last token was just written.
+    let last = params.bad_words.iter().filter_map(|word| word.last()).map(|id| id.get());
+    let ends = params.stop_tokens.iter().map(|id| id.get()).chain(facts.eos.iter().copied()).filter(|_| short);
+    let never: BTreeSet<u32> = last.chain(ends).filter(|id| (*id as usize) < facts.vocab_size).collect();
+    let (field, left) = match &params.allowed {
+        Some(ids) => ("allowed_token_ids", ids.iter().any(|id| !never.contains(&id.get()))),
+        None if params.bad_words.is_empty() => ("stop_token_ids", never.len() < facts.vocab_size),
+        None => ("bad_words", never.len() < facts.vocab_size),
+    };
+    let why = "it may leave no token: beside those that bad_words end with, and end and stop tokens before min_tokens";
+    match left {
+        true => Ok(()),
+        false => Err(ApiError::field(field, why)),
+    }
 }
 
 fn stops(raw: &RawRequest) -> Result<Capped<Capped<u8, 1024>, 64>, ApiError> {

@@ -24,6 +24,7 @@ fn facts() -> Facts<'static> {
         model: "demo",
         max_model_len: 100,
         vocab_size: 300,
+        eos: &[256],
         timeless: false,
         defaults: &DEFAULTS,
         tokenizer: &TOKENIZER,
@@ -65,6 +66,11 @@ fn validation_should_give_canonical_parameters_when_lists_are_in_any_order() {
     assert_eq!(params.stop_tokens.iter().map(|id| id.get()).collect::<Vec<_>>(), [3, 5]);
     assert_eq!((params.top_k, params.max_tokens, params.is_greedy()), (None, 4, true));
     assert_eq!(params.validate(), Ok(()));
+    let body = json!({"allowed_token_ids": [99, 97, 98, 97], "bad_words": ["ab", " c"], "min_tokens": 1});
+    let params = check(Api::Chat, chat(body)).unwrap().params;
+    assert_eq!(params.allowed.unwrap().iter().map(|id| id.get()).collect::<Vec<_>>(), [97, 98, 99]);
+    let words: Vec<Vec<u32>> = params.bad_words.iter().map(|word| word.iter().map(|id| id.get()).collect()).collect();
+    assert_eq!(words, [[97, 98], [32, 99]], "a word after a space ends with the word");
 }
 
 #[test]
@@ -104,6 +110,16 @@ fn validation_should_name_the_field_when_a_value_is_refused() {
         (json!({"structured_outputs": {}}), "structured_outputs"),
         (json!({"tool_choice": "required"}), "tool_choice"),
         (json!({"model": "other"}), "model"),
+        (json!({"bad_words": [""]}), "bad_words"),
+        (json!({"bad_words": ["x".repeat(65)]}), "bad_words"),
+        (json!({"bad_words": vec!["x"; 65]}), "bad_words"),
+        (json!({"allowed_token_ids": []}), "allowed_token_ids"),
+        (json!({"allowed_token_ids": [300]}), "allowed_token_ids"),
+        (json!({"allowed_token_ids": [97], "bad_words": ["ba"]}), "allowed_token_ids"),
+        (json!({"allowed_token_ids": [97, 256], "stop_token_ids": [97], "min_tokens": 1}), "allowed_token_ids"),
+        (json!({"allowed_token_ids": [97], "guided_regex": "a"}), "allowed_token_ids"),
+        (json!({"bad_words": ["a"], "guided_regex": "a"}), "bad_words"),
+        (json!({"stop_token_ids": [97], "min_tokens": 1, "guided_regex": "a"}), "stop_token_ids"),
         (json!({"min_tokens": 9, "max_tokens": 8}), "min_tokens"),
         (json!({"pacer": {"inference_id": "0x12"}}), "pacer.inference_id"),
     ] {
@@ -158,7 +174,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-const FIELDS: [&str; 30] = [
+const FIELDS: [&str; 32] = [
     "model",
     "messages",
     "prompt",
@@ -180,6 +196,8 @@ const FIELDS: [&str; 30] = [
     "seed",
     "stop",
     "stop_token_ids",
+    "bad_words",
+    "allowed_token_ids",
     "ignore_eos",
     "logprobs",
     "top_logprobs",
