@@ -5,6 +5,7 @@
 //! blocks are free before the next batch is planned.
 
 use crate::answer::Answer;
+use crate::draw::{draw_all, Draw};
 use crate::handle::{Alive, Command, Ticket};
 use crate::meters;
 use crate::runner::{ModelRunner, RunInput, RunOutput, Want};
@@ -41,7 +42,7 @@ pub struct Engine<R> {
     vocabulary: Vocabulary,
     max_model_len: usize,
     work: BTreeMap<SeqId, Work>,
-    scratch: Scratch,
+    scratch: Vec<Scratch>,
     next_id: u64,
     commands: Receiver<Command>,
 }
@@ -68,7 +69,7 @@ pub fn spawn<R: ModelRunner + 'static>(
         tokenizer,
         max_model_len: config.max_model_len,
         work: BTreeMap::new(),
-        scratch: Scratch::default(),
+        scratch: Vec::new(),
         next_id: 0,
         commands,
     };
@@ -210,18 +211,22 @@ impl<R: ModelRunner> Engine<R> {
 
     fn report(&mut self, plan: &Plan, output: &RunOutput) {
         let (mut logits, mut hidden) = (0, 0);
+        let mut draws = Vec::new();
         for item in &plan.items {
             let is_hidden = self.work.get(&item.seq).is_some_and(|work| work.want() == Want::Hidden);
             let (rows, next) = if is_hidden { (&output.hidden, &mut hidden) } else { (&output.logits, &mut logits) };
             let own: Vec<&[f32]> = (*next..*next + item.rows.len()).map(|index| rows.row(index)).collect();
             *next += item.rows.len();
             self.scheduler.computed(item);
-            self.report_item(item, &own);
+            self.report_item(item, &own, &mut draws);
         }
+        draw_all(&mut draws, &self.tokenizer, &mut self.scratch);
+        let now = Instant::now();
+        draws.into_iter().for_each(|draw| self.take_back(draw, now));
     }
 
-    /// Hands one item's rows on.
-    fn report_item(&mut self, item: &PlanItem, rows: &[&[f32]]) {
+    /// Hands one item's rows on; those that tokens are to be drawn from go to `draws`.
+    fn report_item<'a>(&mut self, item: &'a PlanItem, rows: &[&'a [f32]], draws: &mut Vec<Draw<'a>>) {
         let Some(sequence) = self.scheduler.get(item.seq) else { return };
         let over = sequence.pending() == 0;
         let Some(work) = self.work.get_mut(&item.seq) else { return };
@@ -255,52 +260,50 @@ impl<R: ModelRunner> Engine<R> {
                     }
                 }
                 if known && prompt < rows.len() {
-                    self.answer_item(item, &rows[prompt..]);
+                    let followers = self.scheduler.fork(item.seq);
+                    draws.extend(self.lend(item.seq, &rows[prompt..], Some(item)));
+                    // Later than the first, which is told what they have in common.
+                    for follower in followers {
+                        draws.extend(self.lend(follower, &rows[prompt..=prompt], None));
+                    }
                 }
             }
         }
     }
 
-    /// Samples from the rows behind the end of a text, and of the texts of those that waited for its prompt.
-    fn answer_item(&mut self, item: &PlanItem, rows: &[&[f32]]) {
-        let followers = self.scheduler.fork(item.seq);
-        let accepted = self.sample(item.seq, rows, &item.tokens[item.certain..]);
-        self.scheduler.accepted(item, accepted);
-        // Later than the first, which is told what they have in common.
-        for follower in followers {
-            self.sample(follower, &rows[..1], &[]);
+    /// Takes an answer out of the engine's hands for as long as its next tokens are chosen. One that begins is told what
+    /// is known of its prompt.
+    fn lend<'a>(&mut self, id: SeqId, rows: &[&'a [f32]], item: Option<&'a PlanItem>) -> Option<Draw<'a>> {
+        let sequence = self.scheduler.get(id)?;
+        let (begins, cached_tokens) = (sequence.tokens.len() == sequence.prompt_tokens, sequence.cached_tokens);
+        let mut work = self.work.remove(&id)?;
+        if let Kind::Answer(answering) = &mut work.kind {
+            if begins {
+                let logprobs = std::mem::take(&mut answering.prompt.found);
+                answering.answer.send(Event::Prompt { cached_tokens, logprobs });
+            }
         }
+        let guesses = item.map_or(&[][..], |item| &item.tokens[item.certain..]);
+        Some(Draw { id, work, rows: rows.to_vec(), guesses, item, tokens: Vec::new(), accepted: 0, over: false })
     }
 
-    /// Chooses tokens from `rows`, the next one from each, for as long as the choice is what was guessed. Returns how
-    /// many guesses were right. An answer that is done is removed.
-    fn sample(&mut self, id: SeqId, rows: &[&[f32]], guesses: &[u32]) -> usize {
-        let Some(sequence) = self.scheduler.get(id) else { return 0 };
-        let (first, cached_tokens) = (sequence.tokens.len() == sequence.prompt_tokens, sequence.cached_tokens);
-        let Some(Work { kind: Kind::Answer(answering), ticket, .. }) = self.work.get_mut(&id) else { return 0 };
-        if first {
-            let logprobs = std::mem::take(&mut answering.prompt.found);
-            answering.answer.send(Event::Prompt { cached_tokens, logprobs });
+    /// Notes what was chosen. An answer that is done is removed.
+    fn take_back(&mut self, draw: Draw<'_>, now: Instant) {
+        let Draw { id, mut work, item, tokens, accepted, over, .. } = draw;
+        tokens.iter().for_each(|token| self.scheduler.push_token(id, *token));
+        if let Kind::Answer(answering) = &mut work.kind {
+            meters::tokens(tokens.len(), work.ticket.arrived, answering.last_token.replace(now), now);
         }
-        let (mut accepted, mut count, mut over) = (0, 0, false);
-        for (index, row) in rows.iter().enumerate() {
-            let (token, done) = answering.answer.advance(row, &self.tokenizer, &mut self.scratch);
-            over = done;
-            let Some(token) = token else { break };
-            count += 1;
-            self.scheduler.push_token(id, token);
-            if done || guesses.get(index) != Some(&token) {
-                break;
-            }
-            accepted += 1;
-        }
-        let now = Instant::now();
-        meters::tokens(count, ticket.arrived, answering.last_token.replace(now), now);
         if over {
-            meters::finished(ticket.arrived);
-            self.remove(id);
+            meters::finished(work.ticket.arrived);
+            // The ticket is held until its blocks are free.
+            self.scheduler.remove(id);
+            return;
         }
-        accepted
+        self.work.insert(id, work);
+        if let Some(item) = item {
+            self.scheduler.accepted(item, accepted);
+        }
     }
 
     /// A failed batch leaves the blocks that its sequences wrote undefined, so all of them fail; the others go on.

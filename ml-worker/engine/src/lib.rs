@@ -9,6 +9,7 @@ pub mod bench;
 pub mod cache;
 pub mod config;
 pub mod device;
+mod draw;
 pub mod engine;
 pub mod grammar;
 pub mod handle;

@@ -5,7 +5,9 @@
 //! libtorch, with [`fake::FakeRunner`] in the model's place.
 
 use crate::cache::block_pool::{BlockCopy, BlockId};
+use crate::kernels::element::slice;
 use std::ops::Range;
+use tch::{Device, Kind, TchError, Tensor};
 
 /// Why a step could not be computed. The engine fails the requests of that step and goes on.
 #[derive(Debug, thiserror::Error)]
@@ -50,33 +52,70 @@ pub struct RunInput<'a> {
 }
 
 /// Rows of f32 numbers, in the order of the batch and, inside an input, of positions.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Debug)]
 pub struct Rows {
-    /// Length of a row.
-    pub width: usize,
-    /// `rows * width` numbers.
-    pub data: Vec<f32>,
+    width: usize,
+    data: Data,
+}
+
+/// Where the numbers are.
+#[derive(Debug)]
+enum Data {
+    Own(Vec<f32>),
+    /// In libtorch's memory: rows of a large vocabulary are megabytes, and nobody needs a copy.
+    Tensor(Tensor),
 }
 
 impl Rows {
+    /// Rows of `width` numbers, one behind the other.
+    pub fn new(width: usize, data: Vec<f32>) -> Self {
+        Self { width, data: Data::Own(data) }
+    }
+
+    /// Rows of a tensor `[rows, width]` of any type, wherever it is.
+    ///
+    /// # Errors
+    /// If it has other axes, or libtorch refuses.
+    pub fn download(rows: &Tensor) -> Result<Self, TchError> {
+        let width = rows.size2()?.1 as usize;
+        let near = rows.f_to_kind(Kind::Float)?.f_to_device(Device::Cpu)?.f_contiguous()?;
+        // What is wrong with it is said now, so that reading cannot fail.
+        slice::<f32>(&near)?;
+        Ok(Self { width, data: Data::Tensor(near) })
+    }
+
+    /// All numbers.
+    pub fn data(&self) -> &[f32] {
+        match &self.data {
+            Data::Own(data) => data,
+            Data::Tensor(tensor) => slice(tensor).unwrap_or_default(),
+        }
+    }
+
     /// Number of rows.
     pub fn len(&self) -> usize {
-        self.data.len().checked_div(self.width).unwrap_or(0)
+        self.data().len().checked_div(self.width).unwrap_or(0)
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.data.is_empty()
+        self.data().is_empty()
     }
 
     /// One row.
     pub fn row(&self, index: usize) -> &[f32] {
-        &self.data[index * self.width..(index + 1) * self.width]
+        &self.data()[index * self.width..(index + 1) * self.width]
+    }
+}
+
+impl Default for Rows {
+    fn default() -> Self {
+        Self::new(0, Vec::new())
     }
 }
 
 /// What a batch gives.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub struct RunOutput {
     /// Rows of the inputs that want logits.
     pub logits: Rows,
@@ -187,21 +226,20 @@ pub mod fake {
                     };
                 }
             }
-            let mut output = RunOutput::default();
-            (output.logits.width, output.hidden.width) = (self.vocab, 2);
+            let (mut logits, mut hidden) = (Vec::new(), Vec::new());
             for input in batch {
                 let text = self.keep(input)?;
                 for position in input.rows.clone() {
                     if input.want == Want::Hidden {
-                        output.hidden.data.extend([text[position] as f32, position as f32]);
+                        hidden.extend([text[position] as f32, position as f32]);
                         continue;
                     }
                     let mut row = vec![0.0; self.vocab];
                     row[(self.next)(&text[..=position]) as usize % self.vocab] = 20.0;
-                    output.logits.data.extend(row);
+                    logits.extend(row);
                 }
             }
-            Ok(output)
+            Ok(RunOutput { logits: Rows::new(self.vocab, logits), hidden: Rows::new(2, hidden) })
         }
     }
 }

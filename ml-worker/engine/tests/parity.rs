@@ -34,7 +34,7 @@ fn logits(runner: TorchRunner, tokens: &[u32], pieces: &[usize]) -> Tensor {
     let (mut start, mut rows) = (0, Vec::new());
     for len in pieces {
         let end = start + len;
-        let data = solo.feed(&[(0, &tokens[start..end]), (1, &other[start..end])], *len).unwrap().data;
+        let data = solo.feed(&[(0, &tokens[start..end]), (1, &other[start..end])], *len).unwrap().data().to_vec();
         rows.extend_from_slice(&data[..data.len() / 2]);
         start = end;
     }
@@ -70,7 +70,7 @@ fn greedy_tokens_should_equal_those_of_transformers_when_128_are_generated_in_f3
         let mut tokens = case.tokens[..PROMPT].to_vec();
         let mut given = 0;
         while tokens.len() < case.tokens.len() {
-            let row = solo.feed(&[(0, &tokens[given..])], 1).unwrap().data;
+            let row = solo.feed(&[(0, &tokens[given..])], 1).unwrap().data().to_vec();
             given = tokens.len();
             let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0;
             tokens.push(best as u32);
@@ -118,7 +118,7 @@ fn adapted_logits_should_equal_those_of_the_merged_model_when_sequences_with_oth
             let chunk;
             (chunk, rest) = rest.split_at(len);
             let batch: Vec<_> = (0..count).map(|text| (text, chunk)).collect();
-            let data = solo.feed(&batch, len).unwrap().data;
+            let data = solo.feed(&batch, len).unwrap().data().to_vec();
             rows.iter_mut().zip(data.chunks(data.len() / count)).for_each(|(rows, own)| rows.extend_from_slice(own));
         }
         for (text, rows) in rows.iter().enumerate() {

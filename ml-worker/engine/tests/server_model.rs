@@ -219,7 +219,7 @@ fn logits_should_equal_the_plain_forward_when_prefill_is_cut_anywhere() {
             for len in &cuts {
                 let chunk;
                 (chunk, rest) = rest.split_at(*len);
-                rows.extend(solo.feed(&[(0, chunk)], *len).unwrap().data);
+                rows.extend(solo.feed(&[(0, chunk)], *len).unwrap().data());
             }
             let got = Tensor::from_slice(&rows).view([50, VOCAB]);
             let difference = (&got - &want).abs().max().double_value(&[]);
@@ -266,7 +266,7 @@ fn bf16_should_stay_close_to_f32_when_it_is_chosen() {
     let want = checkpoint.plain(&tokens).log_softmax(-1, Kind::Float);
     let runner = model::load(checkpoint.path(), &checkpoint.config, Dtype::Bf16, Device::Cpu).unwrap();
     let rows = Solo::new(runner, 1, 24).unwrap().feed(&[(0, &tokens)], 24).unwrap();
-    let got = Tensor::from_slice(&rows.data).view([24, VOCAB]).log_softmax(-1, Kind::Float);
+    let got = Tensor::from_slice(rows.data()).view([24, VOCAB]).log_softmax(-1, Kind::Float);
     let difference = (got - want).abs().mean(Kind::Float).double_value(&[]);
     assert!(difference < 0.15, "{difference}");
 }

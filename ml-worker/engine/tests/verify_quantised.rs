@@ -56,7 +56,7 @@ impl RealModel {
     fn rows(&self, tokens: &[u32], keep: usize, rows: usize) -> Vec<Vec<f32>> {
         let mut solo = self.0.lock().unwrap();
         solo.truncate(0, keep);
-        solo.feed(&[(0, &tokens[keep..])], rows).unwrap().data.chunks_exact(VOCAB).map(<[f32]>::to_vec).collect()
+        solo.feed(&[(0, &tokens[keep..])], rows).unwrap().data().chunks_exact(VOCAB).map(<[f32]>::to_vec).collect()
     }
 
     /// Serves as an honest executor would, a token at a time, with whatever weights it has.

@@ -2,19 +2,25 @@
 
 use super::BenchError;
 use crate::config::ModelConfig;
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::Isa;
 use crate::model::linear::Linear;
 use memmap2::{Advice, MmapMut};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tch::{Device, Kind, TchError, Tensor};
 
 /// Memory that is read: far more than any cache holds.
 const PROBE_BYTES: usize = 1 << 30;
+/// What a thread takes at once.
+const PIECE_BYTES: usize = 1 << 20;
 /// Passes over it; the fastest counts, as nothing makes memory faster than it is.
 const PASSES: usize = 5;
 /// How long products are repeated.
 const PRODUCT_TIME: Duration = Duration::from_millis(1_500);
 
-/// Bytes a second that `threads` threads read together from anonymous memory in huge pages.
+/// Bytes a second that `threads` threads read together from anonymous memory in huge pages: each takes a piece that
+/// nobody has read yet.
 ///
 /// # Errors
 /// If the memory cannot be had.
@@ -26,36 +32,57 @@ pub fn bandwidth(threads: usize) -> Result<f64, BenchError> {
     // SAFETY: every bit pattern is a u64, and a map begins at a page, so at a multiple of eight.
     let (before, words, after) = unsafe { memory.align_to::<u64>() };
     debug_assert!(before.is_empty() && after.is_empty());
-    let share = words.len().div_ceil(threads.max(1));
+    let pieces: Vec<_> = words.chunks(PIECE_BYTES / 8).collect();
     let mut best = 0f64;
     for _ in 0..PASSES {
-        let began = Instant::now();
-        std::thread::scope(|scope| {
-            for part in words.chunks(share) {
-                scope.spawn(move || std::hint::black_box(sum(part)));
+        let (next, began) = (AtomicUsize::new(0), Instant::now());
+        let read = || {
+            let mut total = 0u64;
+            while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
+                total = total.wrapping_add(sum(piece));
             }
-        });
+            std::hint::black_box(total);
+        };
+        std::thread::scope(|scope| (0..threads.max(1)).for_each(|_| drop(scope.spawn(read))));
         best = best.max(PROBE_BYTES as f64 / began.elapsed().as_secs_f64());
     }
     Ok(best)
 }
 
-/// Adds up, in four places at once, as a processor fetches ahead for each place by itself.
+/// Adds words up, however wide the processor reads.
 fn sum(words: &[u64]) -> u64 {
-    let quarter = words.len() / 4;
-    let (a, rest) = words.split_at(quarter);
-    let (b, rest) = rest.split_at(quarter);
-    let (c, d) = rest.split_at(quarter);
-    let mut sums = [0u64; 32];
-    for (((a, b), c), d) in a.chunks_exact(8).zip(b.chunks_exact(8)).zip(c.chunks_exact(8)).zip(d.chunks_exact(8)) {
-        for lane in 0..8 {
-            sums[lane] = sums[lane].wrapping_add(a[lane]);
-            sums[lane + 8] = sums[lane + 8].wrapping_add(b[lane]);
-            sums[lane + 16] = sums[lane + 16].wrapping_add(c[lane]);
-            sums[lane + 24] = sums[lane + 24].wrapping_add(d[lane]);
+    #[cfg(target_arch = "x86_64")]
+    if Isa::best() == Isa::Avx512Bf16 {
+        let (blocks, rest) = words.as_chunks();
+        // SAFETY: the processor has AVX-512.
+        let total = unsafe { sum_wide(blocks) };
+        return rest.iter().fold(total, |total, word| total.wrapping_add(*word));
+    }
+    words.iter().fold(0, |total, word| total.wrapping_add(*word))
+}
+
+/// In four places at once, as a processor fetches ahead for each place by itself.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn sum_wide(blocks: &[[u64; 8]]) -> u64 {
+    use std::arch::x86_64::{_mm512_add_epi64, _mm512_loadu_si512, _mm512_reduce_add_epi64, _mm512_setzero_si512};
+    let quarter = blocks.len() / 4;
+    let mut sums = [_mm512_setzero_si512(); 4];
+    let read = |at: usize| {
+        assert!(at < blocks.len());
+        // SAFETY: just checked; a block is as long as a register.
+        unsafe { _mm512_loadu_si512(blocks.as_ptr().add(at).cast()) }
+    };
+    for at in 0..quarter {
+        for place in 0..4 {
+            sums[place] = _mm512_add_epi64(sums[place], read(place * quarter + at));
         }
     }
-    sums.iter().fold(0, |sum, lane| sum.wrapping_add(*lane))
+    for at in 4 * quarter..blocks.len() {
+        sums[0] = _mm512_add_epi64(sums[0], read(at));
+    }
+    let (first, second) = (_mm512_add_epi64(sums[0], sums[1]), _mm512_add_epi64(sums[2], sums[3]));
+    _mm512_reduce_add_epi64(_mm512_add_epi64(first, second)) as u64
 }
 
 /// Which products of a model's shape, `[out, in]` each.
@@ -108,8 +135,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sum_should_count_every_word_when_the_length_is_a_multiple_of_its_stride() {
-        let words: Vec<u64> = (0..4 * 8 * 100).collect();
-        assert_eq!(sum(&words), words.iter().sum::<u64>());
+    fn sum_should_count_every_word_when_it_reads_in_several_places() {
+        for count in [4 * 8 * 100, 4 * 8 * 3 + 13, 5] {
+            let words: Vec<u64> = (0..count).collect();
+            assert_eq!(sum(&words), words.iter().sum::<u64>());
+        }
     }
 }

@@ -39,26 +39,36 @@ fn norm_rows<T: Element>(x: &[T], weight: &[T], eps: f32, out: &mut [T]) -> Resu
     pool::run_chunks(out, at_once, &|index, out| {
         let x = &x[index * at_once..][..out.len()];
         vectorised(isa, || {
-            x.chunks_exact(d).zip(out.chunks_exact_mut(d)).for_each(|(x, out)| norm_row(x, weight, eps, out));
+            for row in 0..out.len() / d {
+                norm_row(&x[row * d..(row + 1) * d], weight, eps, &mut out[row * d..(row + 1) * d]);
+            }
         });
     });
     Ok(())
 }
 
+// By index: iterator adapters are not inlined into code for newer processors.
 #[inline(always)]
 fn norm_row<T: Element>(x: &[T], weight: &[T], eps: f32, out: &mut [T]) {
+    let d = x.len().min(weight.len()).min(out.len());
     let mut lanes = [0f32; LANES];
-    let parts = x.chunks_exact(LANES);
-    let rest: f32 = parts.remainder().iter().map(|value| value.wide() * value.wide()).sum();
-    for part in parts {
+    for part in 0..d / LANES {
         for lane in 0..LANES {
-            lanes[lane] += part[lane].wide() * part[lane].wide();
+            let value = x[part * LANES + lane].wide();
+            lanes[lane] += value * value;
         }
     }
-    let square = (lanes.iter().sum::<f32>() + rest) / x.len() as f32;
-    let factor = 1.0 / (square + eps).sqrt();
-    for ((out, value), weight) in out.iter_mut().zip(x).zip(weight) {
-        *out = T::narrow(T::narrow(value.wide() * factor).wide() * weight.wide());
+    let mut rest = 0f32;
+    for at in d / LANES * LANES..d {
+        rest += x[at].wide() * x[at].wide();
+    }
+    let mut sum = 0f32;
+    for lane in 0..LANES {
+        sum += lanes[lane];
+    }
+    let factor = 1.0 / ((sum + rest) / d as f32 + eps).sqrt();
+    for at in 0..d {
+        out[at] = T::narrow(T::narrow(x[at].wide() * factor).wide() * weight[at].wide());
     }
 }
 
@@ -150,8 +160,9 @@ fn keep<T: Element>(
     let at_once = (TASK_ELEMENTS / own.max(1)).max(1) * own;
     pool::run_chunks(slice_mut::<T>(queries)?, at_once, &|index, out| {
         vectorised(isa, || {
-            for (offset, out) in out.chunks_exact_mut(dim).enumerate() {
+            for offset in 0..out.len() / dim {
                 let number = index * at_once / dim + offset;
+                let out = &mut out[offset * dim..(offset + 1) * dim];
                 let (row, head) = (number / count, number % count);
                 let norm = norms.map(|(query, _, eps)| (query, eps));
                 let query = &joined[row * width + head * dim..][..dim];

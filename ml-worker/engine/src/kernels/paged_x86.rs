@@ -6,9 +6,8 @@
 //! the weights are rounded to bf16 before they meet them, and counted as rounded.
 
 use super::element::Bf16;
-use super::paged::{PagedRow, Shape, Task, BLOCK_TOKENS};
+use super::paged::{Shape, Task, BLOCK_TOKENS};
 use std::arch::x86_64::*;
-use std::ops::Range;
 
 /// Widest head that the buffers on the stack hold.
 const MAX_HEAD_DIM: usize = 256;
@@ -35,8 +34,10 @@ struct Running {
     total: __m512,
 }
 
-/// Query heads whose scores are computed together.
-const HEADS_AT_ONCE: usize = 4;
+/// Query heads whose scores are computed together: as many chains hide how long a product takes.
+const HEADS_AT_ONCE: usize = 8;
+
+// Loops here count by index: the compiler does not inline iterator adapters into functions for newer processors.
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
 fn attend_avx512(mut task: Task<'_, Bf16>) {
@@ -44,76 +45,127 @@ fn attend_avx512(mut task: Task<'_, Bf16>) {
     let (dim, group, length) = (shape.head_dim, shape.group, task.length());
     let mut pairs = [_mm512_setzero_si512(); MAX_HEAD_DIM / 2];
     let mut wide = [_mm512_setzero_si512(); BLOCK_TOKENS / 2 * MAX_HEAD_DIM / LANES];
-    let mut sums = vec![0f32; rows.len() * length];
+    let mut queries = vec![Bf16::default(); rows.len() * length];
+    for index in 0..rows.len() {
+        queries[index * length..(index + 1) * length].copy_from_slice(task.queries(index));
+    }
+    let mut sums = vec![0f32; queries.len()];
     let mut heads = vec![Running { max: f32::NEG_INFINITY, total: _mm512_setzero_ps() }; rows.len() * group];
-    let first = rows.iter().map(|row| row.first / BLOCK_TOKENS).min().unwrap_or_default();
-    let end = rows.iter().map(|row| row.len.div_ceil(BLOCK_TOKENS)).max().unwrap_or_default();
+    let (mut first, mut end) = (usize::MAX, 0);
+    for row in rows {
+        first = first.min(row.first / BLOCK_TOKENS);
+        end = end.max(row.len.div_ceil(BLOCK_TOKENS));
+    }
     for block in first..end {
-        let sees = |row: &PagedRow<'_>| row.first < (block + 1) * BLOCK_TOKENS && row.len > block * BLOCK_TOKENS;
-        if !rows.iter().any(sees) {
+        let start = block * BLOCK_TOKENS;
+        // Rows follow each other in a text, so those that see a block do too.
+        let (mut from, mut to, mut written) = (usize::MAX, 0, 0);
+        for (index, row) in rows.iter().enumerate() {
+            if row.first < start + BLOCK_TOKENS && row.len > start {
+                (from, to, written) = (from.min(index), index + 1, written.max(row.len - start));
+            }
+        }
+        if from >= to {
             continue;
         }
         let at = shape.block_start(rows[0].table[block], kv_head);
         transpose(&keys[at..at + shape.block_len()], dim, &mut pairs);
         // What lies behind the last position was never written, and zero times anything is not always zero.
-        let written = rows.iter().map(|row| row.len).max().unwrap_or_default() - block * BLOCK_TOKENS;
         pair_up(&values[at..at + shape.block_len()], dim, written.min(BLOCK_TOKENS), &mut wide);
-        let states = sums.chunks_exact_mut(length).zip(heads.chunks_exact_mut(group));
-        for ((index, row), (sums, heads)) in rows.iter().enumerate().zip(states) {
-            let seen = row.first.max(block * BLOCK_TOKENS)..row.len.min((block + 1) * BLOCK_TOKENS);
-            if seen.is_empty() {
-                continue;
+        let visible = |head: usize| {
+            let row = &rows[head / group];
+            let seen = row.first.max(start) - start..row.len.clamp(start, start + BLOCK_TOKENS) - start;
+            if seen.start >= seen.end {
+                0
+            } else {
+                0xffffu16 << seen.start & 0xffffu16 >> (BLOCK_TOKENS - seen.end)
             }
-            let seen = seen.start - block * BLOCK_TOKENS..seen.end - block * BLOCK_TOKENS;
-            let queries = task.queries(index);
-            let parts = heads.chunks_mut(HEADS_AT_ONCE).zip(sums.chunks_mut(HEADS_AT_ONCE * dim));
-            for ((heads, sums), queries) in parts.zip(queries.chunks(HEADS_AT_ONCE * dim)) {
-                let (pairs, wide) = (&pairs[..dim / 2], &wide[..dim / 2]);
-                match heads.len() {
-                    1 => part::<1>(queries, pairs, wide, seen.clone(), shape.scale, heads, sums),
-                    2 => part::<2>(queries, pairs, wide, seen.clone(), shape.scale, heads, sums),
-                    3 => part::<3>(queries, pairs, wide, seen.clone(), shape.scale, heads, sums),
-                    _ => part::<4>(queries, pairs, wide, seen.clone(), shape.scale, heads, sums),
-                }
+        };
+        let mut head = from * group;
+        while head < to * group {
+            let count = HEADS_AT_ONCE.min(to * group - head);
+            let part = Part {
+                queries: &queries[head * dim..(head + count) * dim],
+                pairs: &pairs[..dim / 2],
+                wide: &wide[..dim / 2],
+                scale: shape.scale,
+            };
+            let (heads, sums) = (&mut heads[head..head + count], &mut sums[head * dim..(head + count) * dim]);
+            let mut seen = [0u16; HEADS_AT_ONCE];
+            for index in 0..count {
+                seen[index] = visible(head + index);
             }
+            match count {
+                1 => attend_part::<1>(&part, &seen, heads, sums),
+                2 => attend_part::<2>(&part, &seen, heads, sums),
+                3 => attend_part::<3>(&part, &seen, heads, sums),
+                4 => attend_part::<4>(&part, &seen, heads, sums),
+                5 => attend_part::<5>(&part, &seen, heads, sums),
+                6 => attend_part::<6>(&part, &seen, heads, sums),
+                7 => attend_part::<7>(&part, &seen, heads, sums),
+                _ => attend_part::<8>(&part, &seen, heads, sums),
+            }
+            head += count;
         }
     }
     for index in 0..rows.len() {
         let (sums, heads) = (&sums[index * length..][..length], &heads[index * group..][..group]);
-        for ((out, sums), running) in task.result(index).chunks_exact_mut(dim).zip(sums.chunks_exact(dim)).zip(heads) {
-            let total = _mm512_set1_ps(_mm512_reduce_add_ps(running.total));
-            for (out, sums) in out.chunks_exact_mut(LANES).zip(sums.chunks_exact(LANES)) {
-                // SAFETY: both pieces hold 16 elements.
-                unsafe {
-                    let rounded = _mm512_cvtneps_pbh(_mm512_div_ps(_mm512_loadu_ps(sums.as_ptr()), total));
-                    _mm256_storeu_si256(out.as_mut_ptr().cast(), std::mem::transmute::<__m256bh, __m256i>(rounded));
-                }
+        let out = &mut task.result(index)[..length];
+        for register in 0..length / LANES {
+            let total = _mm512_set1_ps(_mm512_reduce_add_ps(heads[register * LANES / dim].total));
+            // SAFETY: both hold `length` elements, a multiple of 16.
+            unsafe {
+                let sums = _mm512_loadu_ps(sums.as_ptr().add(register * LANES));
+                let rounded = _mm512_cvtneps_pbh(_mm512_div_ps(sums, total));
+                let place = out.as_mut_ptr().add(register * LANES);
+                _mm256_storeu_si256(place.cast(), std::mem::transmute::<__m256bh, __m256i>(rounded));
             }
         }
     }
 }
 
-/// One block for `N` query heads of a row.
+/// One block and some query heads.
+struct Part<'a> {
+    /// `[heads, head_dim]`.
+    queries: &'a [Bf16],
+    /// Keys, see [`transpose`].
+    pairs: &'a [__m512i],
+    /// Values, see [`pair_up`].
+    wide: &'a [__m512i],
+    scale: f32,
+}
+
+/// `seen` tells for each of `N` heads which positions of the block it sees.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
-fn part<const N: usize>(
-    queries: &[Bf16],
-    pairs: &[__m512i],
-    wide: &[__m512i],
-    seen: Range<usize>,
-    scale: f32,
-    heads: &mut [Running],
-    sums: &mut [f32],
-) {
-    let dim = 2 * pairs.len();
-    let visible = (0xffffu32 << seen.start) as u16 & (0xffffu32 >> (BLOCK_TOKENS - seen.end)) as u16;
-    let scores = scores::<N>(queries, pairs);
-    for ((scores, running), sums) in scores.into_iter().zip(heads).zip(sums.chunks_exact_mut(dim)) {
-        let (weights, shrink) = weigh(scores, visible, scale, running);
-        if let Some(shrink) = shrink {
-            multiply(shrink, sums);
+fn attend_part<const N: usize>(part: &Part<'_>, seen: &[u16; HEADS_AT_ONCE], heads: &mut [Running], sums: &mut [f32]) {
+    let dim = 2 * part.pairs.len();
+    assert!(N <= HEADS_AT_ONCE && heads.len() == N && sums.len() == N * dim);
+    let scores = scores::<N>(part.queries, part.pairs);
+    let mut weights = [[0i32; BLOCK_TOKENS / 2]; N];
+    for head in 0..N {
+        if seen[head] == 0 {
+            continue;
         }
-        add(weights, wide, sums);
+        let (rounded, shrink) = weigh(scores[head], seen[head], part.scale, &mut heads[head]);
+        // SAFETY: both are 256 bits.
+        unsafe { _mm256_storeu_si256(weights[head].as_mut_ptr().cast(), rounded) };
+        if let Some(shrink) = shrink {
+            multiply(shrink, &mut sums[head * dim..(head + 1) * dim]);
+        }
+    }
+    let mut head = 0;
+    while head < N {
+        // Two heads share what is read of the values. One that sees nothing must stay as it is, to the bit.
+        if head + 1 < N && seen[head] != 0 && seen[head + 1] != 0 {
+            add::<2>(&weights[head..head + 2], part.wide, &mut sums[head * dim..(head + 2) * dim]);
+            head += 2;
+            continue;
+        }
+        if seen[head] != 0 {
+            add::<1>(&weights[head..head + 1], part.wide, &mut sums[head * dim..(head + 1) * dim]);
+        }
+        head += 1;
     }
 }
 
@@ -122,18 +174,20 @@ fn part<const N: usize>(
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 fn transpose(keys: &[Bf16], dim: usize, pairs: &mut [__m512i; MAX_HEAD_DIM / 2]) {
     assert!(keys.len() == BLOCK_TOKENS * dim && dim <= MAX_HEAD_DIM && dim % LANES == 0);
-    for start in (0..dim).step_by(2 * LANES) {
+    let mut start = 0;
+    while start < dim {
         // The last piece of a head of, say, 80 is half a register.
         let half = dim - start < 2 * LANES;
         let mask = if half { 0xff } else { 0xffff };
         let mut rows = [_mm512_setzero_si512(); LANES];
-        for (place, row) in rows.iter_mut().enumerate() {
+        for place in 0..LANES {
             // SAFETY: the mask ends the load where the head ends.
-            *row = unsafe { _mm512_maskz_loadu_epi32(mask, keys.as_ptr().add(place * dim + start).cast()) };
+            rows[place] = unsafe { _mm512_maskz_loadu_epi32(mask, keys.as_ptr().add(place * dim + start).cast()) };
         }
         let columns = transpose_16(rows);
         let count = if half { LANES / 2 } else { LANES };
         pairs[start / 2..start / 2 + count].copy_from_slice(&columns[..count]);
+        start += 2 * LANES;
     }
 }
 
@@ -184,10 +238,11 @@ fn pair_up(values: &[Bf16], dim: usize, written: usize, wide: &mut [__m512i; BLO
             _mm512_setzero_si512()
         }
     };
-    for (index, wide) in wide[..BLOCK_TOKENS / 2 * registers].iter_mut().enumerate() {
-        let (pair, register) = (index / registers, index % registers);
-        let (first, second) = (read(2 * pair, register), read(2 * pair + 1, register));
-        *wide = _mm512_or_si512(first, _mm512_slli_epi32::<16>(second));
+    for pair in 0..BLOCK_TOKENS / 2 {
+        for register in 0..registers {
+            let (first, second) = (read(2 * pair, register), read(2 * pair + 1, register));
+            wide[pair * registers + register] = _mm512_or_si512(first, _mm512_slli_epi32::<16>(second));
+        }
     }
 }
 
@@ -196,17 +251,18 @@ fn pair_up(values: &[Bf16], dim: usize, written: usize, wide: &mut [__m512i; BLO
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn scores<const N: usize>(queries: &[Bf16], pairs: &[__m512i]) -> [__m512; N] {
     assert!(queries.len() == N * 2 * pairs.len());
+    let queries = queries.as_ptr().cast::<i32>();
     let mut sums = [_mm512_setzero_ps(); N];
-    for (index, keys) in pairs.iter().enumerate() {
+    for index in 0..pairs.len() {
         // SAFETY: both are 512 bits.
-        let keys = unsafe { std::mem::transmute::<__m512i, __m512bh>(*keys) };
-        for (query, sum) in sums.iter_mut().enumerate() {
+        let keys = unsafe { std::mem::transmute::<__m512i, __m512bh>(pairs[index]) };
+        for query in 0..N {
             // SAFETY: two elements there, see the assertion.
             let pair = unsafe {
-                let pair = queries.as_ptr().add(2 * (query * pairs.len() + index)).cast::<i32>().read_unaligned();
+                let pair = queries.add(query * pairs.len() + index).read_unaligned();
                 std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(pair))
             };
-            *sum = _mm512_dpbf16_ps(*sum, keys, pair);
+            sums[query] = _mm512_dpbf16_ps(sums[query], keys, pair);
         }
     }
     sums
@@ -254,56 +310,81 @@ pub(super) fn exp(x: __m512) -> __m512 {
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn multiply(factor: f32, sums: &mut [f32]) {
-    sums.iter_mut().for_each(|sum| *sum *= factor);
+    let factor = _mm512_set1_ps(factor);
+    for register in 0..sums.len() / LANES {
+        // SAFETY: 16 floats there.
+        unsafe {
+            let place = sums.as_mut_ptr().add(register * LANES);
+            _mm512_storeu_ps(place, _mm512_mul_ps(_mm512_loadu_ps(place), factor));
+        }
+    }
 }
 
-/// `sums = sums + weights * values`.
+/// `sums = sums + weights * values` for `N` heads.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn add(weights: __m256i, values: &[__m512i], sums: &mut [f32]) {
-    let registers = sums.len() / LANES;
-    assert!(values.len() == BLOCK_TOKENS / 2 * registers && sums.len() == registers * LANES);
-    let mut pairs = [0i32; BLOCK_TOKENS / 2];
-    // SAFETY: both are 256 bits.
-    unsafe { _mm256_storeu_si256(pairs.as_mut_ptr().cast(), weights) };
+fn add<const N: usize>(weights: &[[i32; BLOCK_TOKENS / 2]], values: &[__m512i], sums: &mut [f32]) {
+    let registers = sums.len() / LANES / N;
+    let fits = weights.len() == N && values.len() == BLOCK_TOKENS / 2 * registers;
+    assert!(fits && sums.len() == N * registers * LANES);
     let mut column = 0;
     while column + 4 <= registers {
-        columns::<4>(&pairs, values, registers, column, sums);
+        // SAFETY: just checked.
+        unsafe { columns::<N, 4>(weights, values, registers, column, sums) };
         column += 4;
     }
     while column < registers {
-        columns::<1>(&pairs, values, registers, column, sums);
+        // SAFETY: just checked.
+        unsafe { columns::<N, 1>(weights, values, registers, column, sums) };
         column += 1;
     }
 }
 
-/// `N` registers of columns from `column` on, side by side to hide how long a product takes.
+/// `C` registers of columns from `column` on of `N` heads, side by side to hide how long a product takes.
+///
+/// # Safety
+/// There are `N` weights, `registers` registers for each pair of positions in `values` and for each head in `sums`, and
+/// `column + C` of them.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn columns<const N: usize>(
-    pairs: &[i32; BLOCK_TOKENS / 2],
+unsafe fn columns<const N: usize, const C: usize>(
+    weights: &[[i32; BLOCK_TOKENS / 2]],
     values: &[__m512i],
     registers: usize,
     column: usize,
     sums: &mut [f32],
 ) {
-    let sums = &mut sums[column * LANES..][..N * LANES];
-    let mut held = [_mm512_setzero_ps(); N];
-    for (held, sums) in held.iter_mut().zip(sums.chunks_exact(LANES)) {
-        // SAFETY: 16 floats.
-        *held = unsafe { _mm512_loadu_ps(sums.as_ptr()) };
-    }
-    for (pair, values) in pairs.iter().zip(values.chunks_exact(registers)) {
-        // SAFETY: both are 512 bits.
-        let weights = unsafe { std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(*pair)) };
-        for (held, values) in held.iter_mut().zip(&values[column..column + N]) {
-            // SAFETY: both are 512 bits.
-            let values = unsafe { std::mem::transmute::<__m512i, __m512bh>(*values) };
-            *held = _mm512_dpbf16_ps(*held, values, weights);
+    let place = |head: usize, at: usize| (head * registers + column + at) * LANES;
+    let mut held = [[_mm512_setzero_ps(); C]; N];
+    for head in 0..N {
+        for at in 0..C {
+            // SAFETY: see above.
+            held[head][at] = unsafe { _mm512_loadu_ps(sums.as_ptr().add(place(head, at))) };
         }
     }
-    for (held, sums) in held.iter().zip(sums.chunks_exact_mut(LANES)) {
-        // SAFETY: 16 floats.
-        unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), *held) };
+    for pair in 0..BLOCK_TOKENS / 2 {
+        let mut read = [_mm512_setzero_si512(); C];
+        for at in 0..C {
+            // SAFETY: see above.
+            read[at] = unsafe { *values.get_unchecked(pair * registers + column + at) };
+        }
+        for head in 0..N {
+            // SAFETY: see above; both are 512 bits.
+            let weight = unsafe {
+                let pair = *weights.get_unchecked(head).get_unchecked(pair);
+                std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(pair))
+            };
+            for at in 0..C {
+                // SAFETY: both are 512 bits.
+                let value = unsafe { std::mem::transmute::<__m512i, __m512bh>(read[at]) };
+                held[head][at] = _mm512_dpbf16_ps(held[head][at], value, weight);
+            }
+        }
+    }
+    for head in 0..N {
+        for at in 0..C {
+            // SAFETY: see above.
+            unsafe { _mm512_storeu_ps(sums.as_mut_ptr().add(place(head, at)), held[head][at]) };
+        }
     }
 }

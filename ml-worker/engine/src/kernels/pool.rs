@@ -192,6 +192,19 @@ pub fn run(tasks: usize, task: &Task<'_>) {
     }
 }
 
+/// Cuts `0..total` into tasks for the process's pool and returns their starts, with `total` behind the last: large ones
+/// first, of at most `most`, then smaller and smaller ones, so that all threads end at about the same time.
+pub fn shares(total: usize, most: usize) -> Vec<usize> {
+    let threads = tch::get_num_threads().max(1) as usize;
+    let mut starts = vec![0];
+    let mut start = 0;
+    while start < total {
+        start += ((total - start) / (2 * threads)).min(most).max(1);
+        starts.push(start);
+    }
+    starts
+}
+
 /// Where tasks write to disjoint parts.
 pub(crate) struct Shareable<T>(*mut T);
 
@@ -261,6 +274,17 @@ mod tests {
                 count.fetch_add(1, Relaxed);
             });
             assert_eq!(count.load(Relaxed), 20);
+        }
+    }
+
+    #[test]
+    fn shares_should_cover_everything_and_shrink_towards_the_end() {
+        for (total, most) in [(0, 5), (1, 5), (28, 100), (5000, 17), (9, 0)] {
+            let starts = shares(total, most);
+            assert_eq!((starts[0], starts[starts.len() - 1]), (0, total));
+            let sizes: Vec<_> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
+            assert!(sizes.iter().all(|size| (1..=most.max(1)).contains(size)), "{sizes:?}");
+            assert!(sizes.is_sorted_by(|a, b| a >= b) && sizes.last().is_none_or(|last| *last == 1), "{sizes:?}");
         }
     }
 

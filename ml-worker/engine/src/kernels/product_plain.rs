@@ -66,19 +66,39 @@ fn integers(weights: &Packed, index: usize, row: &[u32], unit: f32) -> [f32; PAN
     out
 }
 
-/// Puts the sums of a row where they belong.
+/// Adds a bias to the sums of a row.
+#[inline(always)]
+pub(super) fn add_bias(sums: &mut [f32; PANEL], bias: &[f32]) {
+    let count = bias.len().min(PANEL);
+    for column in 0..count {
+        sums[column] += bias[column];
+    }
+}
+
+/// Puts the sums of a row where they belong. Also compiled for wider vectors, where only loops by index are inlined.
 #[inline(always)]
 pub(super) fn end<T: Element>(sums: &mut [f32; PANEL], bias: Option<&[f32]>, end: End<'_, T>) {
     if let Some(bias) = bias {
-        sums.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias);
+        add_bias(sums, bias);
     }
     match end {
-        End::Store(out) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out = T::narrow(*sum)),
-        End::Add(out) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out = T::narrow(out.wide() + *sum)),
+        End::Store(out) => {
+            let count = out.len().min(PANEL);
+            for column in 0..count {
+                out[column] = T::narrow(sums[column]);
+            }
+        }
+        End::Add(out) => {
+            let count = out.len().min(PANEL);
+            for column in 0..count {
+                out[column] = T::narrow(out[column].wide() + sums[column]);
+            }
+        }
         End::Gate(out) => {
-            let (gates, ups) = sums.split_at(PANEL / 2);
-            for ((out, gate), up) in out.iter_mut().zip(gates).zip(ups) {
-                *out = T::narrow(gate / (1.0 + (-gate).exp()) * up);
+            let count = out.len().min(PANEL / 2);
+            for column in 0..count {
+                let (gate, up) = (sums[column], sums[PANEL / 2 + column]);
+                out[column] = T::narrow(gate / (1.0 + (-gate).exp()) * up);
             }
         }
     }

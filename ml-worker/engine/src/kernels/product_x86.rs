@@ -4,6 +4,7 @@
 use super::element::Element;
 use super::packed::{Format, Packed, PANEL, STEP_BYTES};
 use super::product::{End, Rows, TILE};
+use super::product_plain::add_bias;
 use std::arch::x86_64::*;
 
 const LANES: usize = 16;
@@ -16,6 +17,10 @@ const WIDENED: usize = 128;
 const BF16: u8 = 0;
 const F32: u8 = 1;
 const INT8: u8 = 2;
+/// Int8 weights that meet bf16: a step is two.
+const WEIGHT_ONLY: u8 = 3;
+
+// Loops here count by index: the compiler does not inline iterator adapters into functions for newer processors.
 
 /// Sums of all rows with one panel; `done` gets the number of the first row of a tile and the sums of its rows.
 pub(super) fn panel(weights: &Packed, index: usize, rows: &Rows<'_>, done: &mut dyn FnMut(usize, &mut [[f32; PANEL]])) {
@@ -59,6 +64,19 @@ fn tiles<const KIND: u8>(words: &[u32], rows: &Rows<'_>, done: &mut dyn FnMut(us
 }
 
 fn weight_only(weights: &Packed, index: usize, rows: &Rows<'_>, done: &mut dyn FnMut(usize, &mut [[f32; PANEL]])) {
+    let scales = &weights.scales[index * PANEL..][..PANEL];
+    let mut scaled = |first: usize, sums: &mut [[f32; PANEL]]| {
+        for row in sums.iter_mut() {
+            for column in 0..PANEL {
+                row[column] *= scales[column];
+            }
+        }
+        done(first, sums);
+    };
+    if rows.count <= TILE {
+        return tiles::<WEIGHT_ONLY>(weights.panel(index), rows, &mut scaled);
+    }
+    // Widened once for all tiles.
     let stride = rows.stride();
     let mut sums = vec![[0f32; PANEL]; rows.count];
     let mut wide = [0u32; 2 * WIDENED * PANEL];
@@ -71,31 +89,39 @@ fn weight_only(weights: &Packed, index: usize, rows: &Rows<'_>, done: &mut dyn F
             multiply::<BF16>(wide, x, stride, &mut sums[first..first + size]);
         });
     }
-    let scales = &weights.scales[index * PANEL..][..PANEL];
-    for sums in &mut sums {
-        sums.iter_mut().zip(scales).for_each(|(sum, scale)| *sum *= scale);
-    }
-    for_tiles(rows.count, |first, size| done(first, &mut sums[first..first + size]));
+    for_tiles(rows.count, |first, size| scaled(first, &mut sums[first..first + size]));
 }
 
-/// Steps of int8, each as two steps of bf16. Every int8 is a bf16 exactly.
+/// Four int8 of each lane as two words of bf16. Every int8 is a bf16 exactly.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn widened(word: __m512i) -> [__m512i; 2] {
+    let float = |byte: __m512i| _mm512_castps_si512(_mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(byte)));
+    // The low half of such a float is zero, so two of them make a word.
+    let first = float(_mm512_slli_epi32::<24>(word));
+    let second = float(_mm512_slli_epi32::<16>(word));
+    let third = float(_mm512_slli_epi32::<8>(word));
+    let high = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+    let pair = |low: __m512i, upper: __m512i| {
+        // Bits of the upper float where the mask is set, else those of the lower one.
+        _mm512_ternarylogic_epi32::<0xe4>(_mm512_srli_epi32::<16>(low), upper, high)
+    };
+    [pair(first, second), pair(third, float(word))]
+}
+
+/// Steps of int8, each as two steps of bf16.
 #[target_feature(enable = "avx512f,avx512bw")]
 fn widen(words: &[u32], wide: &mut [u32]) {
     assert!(wide.len() == 2 * words.len() && words.len() % PANEL == 0);
-    for (words, wide) in words.chunks_exact(PANEL).zip(wide.chunks_exact_mut(2 * PANEL)) {
+    for step in 0..words.len() / PANEL {
         for register in 0..REGISTERS {
             // SAFETY: a step is two registers, its wide form four.
             unsafe {
-                let word = _mm512_loadu_si512(words.as_ptr().add(register * LANES).cast());
-                let float = |byte: __m512i| _mm512_castps_si512(_mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(byte)));
-                // The low half of such a float is zero, so two of them make a word.
-                let first = float(_mm512_slli_epi32::<24>(word));
-                let second = float(_mm512_slli_epi32::<16>(word));
-                let third = float(_mm512_slli_epi32::<8>(word));
-                let pair = _mm512_or_si512(_mm512_srli_epi32::<16>(first), second);
-                let next = _mm512_or_si512(_mm512_srli_epi32::<16>(third), float(word));
-                _mm512_storeu_si512(wide.as_mut_ptr().add(register * LANES).cast(), pair);
-                _mm512_storeu_si512(wide.as_mut_ptr().add(PANEL + register * LANES).cast(), next);
+                let at = register * LANES;
+                let [pair, next] = widened(_mm512_loadu_si512(words.as_ptr().add(step * PANEL + at).cast()));
+                let place = wide.as_mut_ptr().add(2 * step * PANEL + at);
+                _mm512_storeu_si512(place.cast(), pair);
+                _mm512_storeu_si512(place.add(PANEL).cast(), next);
             }
         }
     }
@@ -104,7 +130,8 @@ fn widen(words: &[u32], wide: &mut [u32]) {
 /// Adds the products of some rows, `stride` words apart, with the steps of a panel (or a part of one) to `sums`.
 fn multiply<const KIND: u8>(words: &[u32], x: &[u32], stride: usize, sums: &mut [[f32; PANEL]]) {
     let steps = words.len() / PANEL;
-    assert!(words.len() == steps * PANEL && x.len() >= (sums.len() - 1) * stride + steps);
+    let needed = if KIND == WEIGHT_ONLY { 2 * steps } else { steps };
+    assert!(words.len() == steps * PANEL && x.len() >= (sums.len() - 1) * stride + needed);
     // SAFETY: lengths were just checked; this module is only entered where the features were found.
     unsafe {
         let (w, x, s) = (words.as_ptr().cast(), x.as_ptr().cast(), sums.as_mut_ptr());
@@ -127,7 +154,8 @@ fn multiply<const KIND: u8>(words: &[u32], x: &[u32], stride: usize, sums: &mut 
 }
 
 /// # Safety
-/// `words` holds `steps` steps, `x` as many words of each of `ROWS` rows `stride` apart, `sums` as many rows.
+/// `words` holds `steps` steps, `x` as many words (of [`WEIGHT_ONLY`] twice as many) of each of `ROWS` rows `stride`
+/// apart, `sums` as many rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx512bf16")]
 unsafe fn tile<const KIND: u8, const ROWS: usize>(
     words: *const u8,
@@ -137,30 +165,46 @@ unsafe fn tile<const KIND: u8, const ROWS: usize>(
     sums: *mut [f32; PANEL],
 ) {
     let mut held = [[_mm512_setzero_si512(); REGISTERS]; ROWS];
-    for (row, held) in held.iter_mut().enumerate() {
-        for (register, held) in held.iter_mut().enumerate() {
+    for row in 0..ROWS {
+        for register in 0..REGISTERS {
             // SAFETY: see above.
-            *held = unsafe { _mm512_loadu_si512(sums.add(row).cast::<f32>().add(register * LANES).cast()) };
+            held[row][register] =
+                unsafe { _mm512_loadu_si512(sums.add(row).cast::<f32>().add(register * LANES).cast()) };
         }
     }
     for step in 0..steps {
         let mut w = [_mm512_setzero_si512(); REGISTERS];
-        for (register, w) in w.iter_mut().enumerate() {
+        for register in 0..REGISTERS {
             // SAFETY: see above.
-            *w = unsafe { _mm512_loadu_si512(words.add(step * STEP_BYTES + register * LANES * 4).cast()) };
+            w[register] = unsafe { _mm512_loadu_si512(words.add(step * STEP_BYTES + register * LANES * 4).cast()) };
         }
-        for (row, held) in held.iter_mut().enumerate() {
+        if KIND == WEIGHT_ONLY {
+            let wide = [widened(w[0]), widened(w[1])];
+            for half in 0..2 {
+                for row in 0..ROWS {
+                    // SAFETY: see above.
+                    let x = _mm512_set1_epi32(unsafe { *x.add(row * stride + 2 * step + half) });
+                    for register in 0..REGISTERS {
+                        held[row][register] = add_products::<BF16>(held[row][register], wide[register][half], x);
+                    }
+                }
+            }
+            continue;
+        }
+        for row in 0..ROWS {
             // SAFETY: see above.
             let x = _mm512_set1_epi32(unsafe { *x.add(row * stride + step) });
-            for (held, w) in held.iter_mut().zip(w) {
-                *held = add_products::<KIND>(*held, w, x);
+            for register in 0..REGISTERS {
+                held[row][register] = add_products::<KIND>(held[row][register], w[register], x);
             }
         }
     }
-    for (row, held) in held.iter().enumerate() {
-        for (register, held) in held.iter().enumerate() {
+    for row in 0..ROWS {
+        for register in 0..REGISTERS {
             // SAFETY: see above.
-            unsafe { _mm512_storeu_si512(sums.add(row).cast::<f32>().add(register * LANES).cast(), *held) };
+            unsafe {
+                _mm512_storeu_si512(sums.add(row).cast::<f32>().add(register * LANES).cast(), held[row][register])
+            };
         }
     }
 }
@@ -190,7 +234,7 @@ pub(super) fn end<T: Element>(sums: &mut [f32; PANEL], bias: Option<&[f32]>, end
         match end {
             End::Gate(out) => {
                 if let Some(bias) = bias {
-                    sums.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias);
+                    add_bias(sums, bias);
                 }
                 let (gates, ups) = sums.split_at(LANES);
                 // SAFETY: both halves hold 16 floats.
@@ -200,7 +244,10 @@ pub(super) fn end<T: Element>(sums: &mut [f32; PANEL], bias: Option<&[f32]>, end
                 let mut gated_lanes = [0f32; LANES];
                 // SAFETY: 16 floats fit.
                 unsafe { _mm512_storeu_ps(gated_lanes.as_mut_ptr(), gated) };
-                out.iter_mut().zip(gated_lanes).for_each(|(out, gated)| *out = T::narrow(gated));
+                let count = out.len().min(LANES);
+                for lane in 0..count {
+                    out[lane] = T::narrow(gated_lanes[lane]);
+                }
             }
             end => super::product_plain::end(sums, bias, end),
         }

@@ -11,7 +11,7 @@ use crate::config::ModelConfig;
 use crate::device::Dtype;
 use crate::runner::{ModelRunner, Rows, RunInput, RunOutput, RunnerError, Want};
 use std::path::{Path, PathBuf};
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Device, TchError, Tensor};
 
 /// Why a checkpoint cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -170,22 +170,12 @@ impl ModelRunner for TorchRunner {
         let states = self.model.hidden(&Batch::new(batch, &self.cache)?, &rows, &adapted, &self.cache)?;
         let (first, second) = (logits.len() as i64, hidden.len() as i64);
         let mut output = RunOutput::default();
-        output.logits.width = self.vocab;
         if first > 0 {
-            output.logits = download(&self.model.logits(&states.f_narrow(0, 0, first)?)?)?;
+            output.logits = Rows::download(&self.model.logits(&states.f_narrow(0, 0, first)?)?)?;
         }
         if second > 0 {
-            output.hidden = download(&states.f_narrow(0, first, second)?)?;
+            output.hidden = Rows::download(&states.f_narrow(0, first, second)?)?;
         }
         Ok(output)
     }
-}
-
-/// Copies `[rows, width]` of any kind to main memory.
-fn download(rows: &Tensor) -> Result<Rows, TchError> {
-    let (count, width) = rows.size2()?;
-    let mut data = vec![0f32; (count * width) as usize];
-    let length = data.len();
-    rows.f_to_kind(Kind::Float)?.f_to_device(Device::Cpu)?.f_contiguous()?.f_copy_data(&mut data, length)?;
-    Ok(Rows { width: width as usize, data })
 }

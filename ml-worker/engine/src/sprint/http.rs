@@ -116,8 +116,10 @@ fn bytes32(name: &str, text: &str) -> Result<Hash, SprintError> {
 }
 
 fn parse<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, Response> {
-    let body = body.map_err(|rejection| error_response(rejection.status(), "invalid_request_error", &rejection.body_text()))?;
-    serde_json::from_slice(&body).map_err(|error| bad(format!("the body is not what is expected: {error}")).into_response())
+    let body =
+        body.map_err(|rejection| error_response(rejection.status(), "invalid_request_error", &rejection.body_text()))?;
+    serde_json::from_slice(&body)
+        .map_err(|error| bad(format!("the body is not what is expected: {error}")).into_response())
 }
 
 async fn start(State(service): State<Arc<Service>>, body: Result<Bytes, BytesRejection>) -> Response {
@@ -143,7 +145,10 @@ async fn status(State(service): State<Arc<Service>>) -> Json<Status> {
     Json(service.status())
 }
 
-async fn nonces(State(service): State<Arc<Service>>, query: Result<Query<NoncesQuery>, QueryRejection>) -> Answer<NoncesAnswer> {
+async fn nonces(
+    State(service): State<Arc<Service>>,
+    query: Result<Query<NoncesQuery>, QueryRejection>,
+) -> Answer<NoncesAnswer> {
     let Query(NoncesQuery { from }) = query.map_err(|rejection| bad(rejection.body_text()))?;
     let (nonces, next) = service.nonces(from.unwrap_or(0));
     Ok(Json(NoncesAnswer { nonces: nonces.iter().map(u64::to_string).collect(), next: next.to_string() }))
@@ -179,7 +184,9 @@ impl IntoResponse for SprintError {
         let (status, kind) = match &self {
             SprintError::BadInput(_) | SprintError::Reference(_) => (StatusCode::BAD_REQUEST, "invalid_request_error"),
             SprintError::Busy | SprintError::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "overloaded_error"),
-            SprintError::Inexact(_) | SprintError::Torch(_) | SprintError::Device(_) => (StatusCode::INTERNAL_SERVER_ERROR, "server_error"),
+            SprintError::Inexact(_) | SprintError::Torch(_) | SprintError::Device(_) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "server_error")
+            }
         };
         error_response(status, kind, &self.to_string())
     }

@@ -33,7 +33,8 @@ pub fn weight_table(device: Device) -> Result<Tensor> {
 
 /// As [`Attention::mix`], in f32: scores stay within 2^24 and mixed values within 2^21, so every sum is exact.
 pub fn mix(shape: &Attention, table: &Tensor, q: Option<&Tensor>, kv: &Tensor) -> Result<Tensor> {
-    let [batch, heads, head, positions] = [shape.batch, shape.heads, shape.head_width, shape.positions].map(|n| n as i64);
+    let [batch, heads, head, positions] =
+        [shape.batch, shape.heads, shape.head_width, shape.positions].map(|n| n as i64);
     let width = heads * head;
     let kv = kv.f_view([positions, batch, 2 * width])?;
     let mut parts = Vec::with_capacity(2);
@@ -45,7 +46,11 @@ pub fn mix(shape: &Attention, table: &Tensor, q: Option<&Tensor>, kv: &Tensor) -
         let queries = positions - shape.first_query() as i64;
         // [nonce, head, position, element]
         let split = |x: &Tensor, positions: i64| -> Result<Tensor> {
-            Ok(x.f_reshape([positions, batch, heads, head])?.f_permute([1, 2, 0, 3])?.f_to_dtype(Kind::Float, false, false)?)
+            Ok(x.f_reshape([positions, batch, heads, head])?.f_permute([1, 2, 0, 3])?.f_to_dtype(
+                Kind::Float,
+                false,
+                false,
+            )?)
         };
         let q = split(q, queries)?;
         let k = split(&kv.f_narrow(2, 0, width)?, positions)?;
