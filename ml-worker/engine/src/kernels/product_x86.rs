@@ -104,7 +104,7 @@ fn widened(word: __m512i) -> [__m512i; 2] {
     let high = _mm512_set1_epi32(0xffff_0000_u32 as i32);
     let pair = |low: __m512i, upper: __m512i| {
         // Bits of the upper float where the mask is set, else those of the lower one.
-        _mm512_ternarylogic_epi32::<0xe4>(_mm512_srli_epi32::<16>(low), upper, high)
+        _mm512_ternarylogic_epi32::<0xd8>(_mm512_srli_epi32::<16>(low), upper, high)
     };
     [pair(first, second), pair(third, float(word))]
 }
