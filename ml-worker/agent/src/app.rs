@@ -1,6 +1,6 @@
 //! What the agent's HTTP services and loops share.
 
-use std::{collections::HashMap, sync::Arc, sync::Mutex};
+use std::{collections::HashMap, sync::Arc, sync::Mutex, time::Duration};
 
 use pacer_duty::payer_account;
 use pacer_types::{AccountId, Hash};
@@ -65,6 +65,15 @@ impl App {
 	/// The newest view; an error until the node was seen.
 	pub fn view(&self) -> Result<Arc<View>> {
 		self.head.borrow().clone().ok_or_else(|| Error::node("no block was seen yet"))
+	}
+
+	/// The view of a newer block than `known`'s, once it came; after `patience` the one that there is.
+	pub async fn newer_view(&self, known: &Arc<View>, patience: Duration) -> Result<Arc<View>> {
+		let mut head = self.head.clone();
+		let newer = head.wait_for(|view| view.as_ref().is_some_and(|view| !Arc::ptr_eq(view, known)));
+		// Too late, or nobody follows the chain any more.
+		let _ = tokio::time::timeout(patience, newer).await;
+		self.view()
 	}
 
 	/// Forgets a payer: it may have withdrawn and come back under another index.

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+	engine::key::EngineKey,
 	error::{Error, Result},
 	gateway::auth::parse_account,
 	keys::KeyPair,
@@ -75,6 +76,21 @@ impl KeyArgs {
 	}
 }
 
+/// What engines are shown.
+#[derive(Debug, Args)]
+pub struct EngineKeyArgs {
+	/// File with the API key that every --engine is shown, if they need one; without it PACER_ENGINE_API_KEY is read.
+	#[arg(long)]
+	pub engine_api_key_file: Option<PathBuf>,
+}
+
+impl EngineKeyArgs {
+	/// Reads the key, if there is one.
+	pub fn load(&self) -> Result<Option<EngineKey>> {
+		EngineKey::load(self.engine_api_key_file.as_deref())
+	}
+}
+
 /// Whom the chain may send this agent to.
 #[derive(Debug, Args)]
 pub struct ReachArgs {
@@ -105,6 +121,9 @@ pub struct RunArgs {
 	/// work it can do; the log and `status` say which.
 	#[arg(long = "engine")]
 	pub engines: Vec<String>,
+	/// What they are shown.
+	#[command(flatten)]
+	pub engine_key: EngineKeyArgs,
 	/// The duty key.
 	#[command(flatten)]
 	pub key: KeyArgs,
@@ -202,6 +221,9 @@ pub struct AuditArgs {
 	/// Who recomputes nonces: URL of an engine, or `reference`, which needs none and is slow for large networks.
 	#[arg(long, default_value = "reference")]
 	pub engine: String,
+	/// What an engine is shown.
+	#[command(flatten)]
+	pub engine_key: EngineKeyArgs,
 	/// Epoch of the race.
 	#[arg(long)]
 	pub epoch: u32,

@@ -19,7 +19,7 @@ use crate::{
 		Api, View,
 	},
 	cli::{ProveArgs, ProxyArgs, RunArgs, SprintCommand, StatusArgs},
-	engine::{Engines, Need},
+	engine::{key::EngineKey, Engines, Need},
 	error::{Error, Result},
 	gateway::auth::{parse_account, ApiKeys},
 	keys::possession_hash,
@@ -49,9 +49,15 @@ const GRACE: Duration = Duration::from_secs(3);
 /// Time between two clean-ups.
 const PRUNE_PERIOD: Duration = Duration::from_secs(60);
 
-/// A client for addresses that the operator named: engines, and agents on the command line.
+/// A client for addresses that the operator named.
 pub fn http_client() -> Result<reqwest::Client> {
+	engine_client(None)
+}
+
+/// The same for engines, which are shown the key.
+pub fn engine_client(key: Option<&EngineKey>) -> Result<reqwest::Client> {
 	let builder = reqwest::Client::builder()
+		.default_headers(EngineKey::headers(key))
 		.connect_timeout(CONNECT_TIMEOUT)
 		.redirect(reqwest::redirect::Policy::none())
 		.pool_idle_timeout(IDLE_TIMEOUT);
@@ -142,7 +148,7 @@ pub async fn run(args: RunArgs) -> Result<()> {
 	let key = args.key.load()?;
 	let data = Arc::new(DataDir::open(&args.data_dir, &key.public())?);
 	let keys = ApiKeys::open(args.api_keys_file.clone())?;
-	let engines = Engines::new(&args.engines, &http_client()?);
+	let engines = Engines::new(&args.engines, &engine_client(args.engine_key.load()?.as_ref())?);
 	let peers = Peers::new(args.reach.reach())?;
 	if args.engines.is_empty() {
 		tracing::warn!("no engine was named: this agent neither races nor executes");
@@ -286,7 +292,7 @@ pub async fn sprint(command: SprintCommand) -> Result<bool> {
 	let recompute = match args.engine.as_str() {
 		"reference" => Recompute::Reference,
 		url => {
-			let engines = Engines::new(&[url.to_owned()], &http_client()?);
+			let engines = Engines::new(&[url.to_owned()], &engine_client(args.engine_key.load()?.as_ref())?);
 			engines.check().await;
 			if engines.able(Need::Race) == 0 {
 				return Err(Error::Engine(format!("{url}: {}", engines.why_unable(Need::Race))));

@@ -120,6 +120,43 @@ async fn next_candidate_should_be_drawn_when_the_first_is_away() {
 }
 
 #[tokio::test]
+async fn request_should_be_offered_again_when_others_saw_an_exclusion_first() {
+	let (chain, engine, dir) = (FakeChain::four_hosts(), FakeEngine::start().await, tempfile::tempdir().unwrap());
+	// The others see that Host 2 alone may execute; the transfer agent sees the block before, with Host 1 alone.
+	let view = |me: usize, able: usize| {
+		let mut view = chain.view(me);
+		Arc::make_mut(&mut view.hosts).iter_mut().enumerate().for_each(|(i, host)| host.excluded = i != able);
+		Some(Arc::new(view))
+	};
+	let refused = Arc::new(tokio::sync::Notify::new());
+	for host in [1, 2] {
+		let mut agent = app(&chain, host, &[&engine], dir.path()).await;
+		Arc::get_mut(&mut agent).unwrap().head = tokio::sync::watch::channel(view(host, 2)).1;
+		let told = refused.clone();
+		let tell = axum::middleware::map_response(move |response: axum::response::Response| {
+			if response.status() == 503 {
+				told.notify_one();
+			}
+			std::future::ready(response)
+		});
+		let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+		chain.set_endpoint(host, format!("http://{}", listener.local_addr().unwrap()));
+		let router = crate::server::routes(crate::server::Service { app: agent, metrics: None }).layer(tell);
+		tokio::spawn(async move { axum::serve(listener, router).await });
+	}
+	let mut ta = app(&chain, 0, &[], dir.path()).await;
+	let (views, head) = tokio::sync::watch::channel(view(0, 1));
+	Arc::get_mut(&mut ta).unwrap().head = head;
+	let url = format!("{}/v1/chat/completions", serve(ta.clone()).await);
+	let asking = tokio::spawn(reqwest::Client::new().post(url).bearer_auth("sk-test").json(&request(false)).send());
+	refused.notified().await;
+	views.send(view(0, 2)).unwrap();
+	assert_eq!(asking.await.unwrap().unwrap().status(), 200);
+	let executors: Vec<_> = ta.queues.lock().starts.map().values().map(|start| start.executor.clone()).collect();
+	assert_eq!(executors, [chain.account(2)]);
+}
+
+#[tokio::test]
 async fn client_should_get_an_error_when_the_executor_breaks_off() {
 	let network = Network::start(false).await;
 	network.engine.set_mode(Mode::BreaksLate);

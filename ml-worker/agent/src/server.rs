@@ -94,7 +94,7 @@ async fn generate(app: Arc<App>, route: Route, headers: HeaderMap, body: Bytes) 
 	}
 	let ask = Ask::parse(route, body, matches!(payment, Payment::Signed(_)))?;
 	let view = app.view()?;
-	let begun = dispatch(&app, &view, &ask, &payment).await?;
+	let begun = dispatch(&app, view, &ask, &payment).await?;
 	Ok(relay(begun, ask.stream, permit).await)
 }
 
@@ -135,8 +135,12 @@ async fn execute(State(Service { app, .. }): State<Service>, headers: HeaderMap,
 		Refused::Request(status, body) => {
 			let body = json!({"pacer_refusal": "request", "status": status, "body": body});
 			(StatusCode::UNPROCESSABLE_ENTITY, Json(body)).into_response()
-		},
+		}
 		Refused::Order(why) => refuse(StatusCode::BAD_REQUEST, why),
+		Refused::Draw => {
+			let body = json!({"pacer_refusal": "draw", "message": Refused::Draw.to_string()});
+			(StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+		}
 		Refused::Later(why) => unavailable(why),
 	})?;
 	let pieces = ReceiverStream::new(frames).map(|frame| Ok::<_, std::convert::Infallible>(Bytes::from(frame.encode())));

@@ -181,6 +181,7 @@ pub fn serve(args: ServeArgs) -> anyhow::Result<()> {
         },
         adapter: None,
         adapted: Vec::new(),
+        workers: Default::default(),
         started_s: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()),
     };
     let state = Arc::new(state.with_adapters(adapters));

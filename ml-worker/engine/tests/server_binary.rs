@@ -56,7 +56,7 @@ async fn program_should_serve_and_stop_when_it_is_told() {
         let answer: Value = request.send().await.unwrap().json().await.unwrap();
         assert_eq!(answer["usage"]["completion_tokens"], 9, "{answer}");
         let text = answer["choices"][0]["message"]["content"].clone();
-        let claim = json!({"artifact": answer["pacer"]["artifact"], "request": body, "response_text": text});
+        let claim = json!({"artifact": answer["pacer"]["artifact"], "request": body, "route": "chat/completions", "response_text": text});
         let verdict = client.post(format!("{url}/verify")).body(claim.to_string()).send().await.unwrap();
         assert_eq!(verdict.json::<Value>().await.unwrap()["pass"], true);
         answers.push(text);

@@ -92,7 +92,7 @@ fn good() -> Vec<(&'static str, Value)> {
         ("/detokenize", json!({"tokens": [104, 105]})),
         (
             "/verify",
-            json!({"artifact": "0x00", "artifact_hash": id, "inference_id": id, "request_hash": id, "request": plain_request(),
+            json!({"artifact": "0x00", "artifact_hash": id, "inference_id": id, "request_hash": id, "request": plain_request(), "route": "chat/completions",
             "prompt_token_ids": [1], "response_text": "x", "response_token_ids": [1], "prompt_tokens": 1, "completion_tokens": 1, "aborted": false}),
         ),
     ]

@@ -228,7 +228,7 @@ async fn artifact_should_verify_when_the_request_is_recorded() {
     assert_eq!(artifact.positions.len() as u64, answer["usage"]["completion_tokens"].as_u64().unwrap());
 
     let mut claim = json!({"artifact": answer["pacer"]["artifact"], "artifact_hash": answer["pacer"]["artifact_hash"],
-        "inference_id": id, "request": request, "response_text": text, "request_hash": "cd".repeat(32)});
+        "inference_id": id, "request": request, "route": "chat/completions", "response_text": text, "request_hash": "cd".repeat(32)});
     let verdict = server.json("/verify", claim.clone()).await;
     assert_eq!(
         (&verdict["pass"], &verdict["fault"], &verdict["calibrated"]),
@@ -268,12 +268,27 @@ async fn tokens_should_be_kept_out_and_verified_when_the_request_says_so() {
             ),
             false => assert!(text.starts_with("Hell") && !text.starts_with("Hello"), "{text}"),
         }
-        let mut claim = json!({"artifact": answer["pacer"]["artifact"], "request": request, "response_text": text});
+        let mut claim = json!({"artifact": answer["pacer"]["artifact"], "request": request, "route": route.trim_start_matches("/v1/"), "response_text": text});
         assert_eq!(server.json("/verify", claim.clone()).await["pass"], true, "{extra}");
         let field = extra.as_object().unwrap().keys().next().unwrap();
         claim["request"].as_object_mut().unwrap().remove(field);
         let verdict = server.json("/verify", claim).await;
         assert!(verdict["pass"] == false && verdict["fault"].is_string(), "{verdict}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verification_should_render_the_prompt_when_the_body_would_do_for_both_routes() {
+    let server = start(scripted(), limits(), None).await;
+    let request = ask(json!({"prompt": "a>", "max_tokens": 4, "pacer": {"inference_id": "ab".repeat(32)}}));
+    for (route, other) in [("chat/completions", "completions"), ("completions", "chat/completions")] {
+        let answer = server.json(&format!("/v1/{route}"), request.clone()).await;
+        let mut claim = json!({"artifact": answer["pacer"]["artifact"], "request": request, "route": route});
+        assert_eq!(server.json("/verify", claim.clone()).await["pass"], true, "{route}");
+        claim["route"] = json!(other);
+        assert!(server.json("/verify", claim.clone()).await["fault"].is_string(), "{route}");
+        claim.as_object_mut().unwrap().remove("route");
+        assert_eq!(server.post("/verify", claim).await.status(), 400, "nobody guesses");
     }
 }
 
@@ -284,7 +299,7 @@ async fn verification_should_fail_when_another_model_wrote_the_answer() {
     let id = format!("0x{}", "ab".repeat(32));
     let request = ask(json!({"pacer": {"inference_id": id}, "max_tokens": 30}));
     let answer = other.json("/v1/chat/completions", request.clone()).await;
-    let claim = json!({"artifact": answer["pacer"]["artifact"], "request": request});
+    let claim = json!({"artifact": answer["pacer"]["artifact"], "request": request, "route": "chat/completions"});
     assert_eq!(other.json("/verify", claim.clone()).await["pass"], true);
     let verdict = honest.json("/verify", claim).await;
     assert!(verdict["pass"] == false && verdict["fault"].is_null() && verdict["tokens"] == 30, "{verdict}");

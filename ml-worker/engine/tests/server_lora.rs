@@ -118,7 +118,8 @@ struct Answered {
 
 impl Answered {
     fn claim(&self) -> Value {
-        json!({"artifact": hex::encode(self.artifact.encode()), "request": self.request, "response_text": self.text})
+        json!({"artifact": hex::encode(self.artifact.encode()), "request": self.request, "route": "completions",
+            "response_text": self.text})
     }
 
     /// The same for a client that asked for another model.
@@ -163,6 +164,8 @@ async fn adapters_should_be_models_of_their_own_when_they_are_served_beside_the_
     let unknown = json!({"model": "nobody", "prompt": "x"});
     let (status, refused) = api.post("/v1/completions", &unknown).await;
     assert_eq!((status, &refused["error"]["code"]), (404, &json!("model_not_found")));
+    let said = refused["error"]["message"].as_str().unwrap();
+    assert!(names.iter().all(|name| said.contains(&format!("`{name}`"))), "{said}");
 
     // They answer differently, and take nothing of each other's from the cache.
     let base = api.answer(BASE).await;

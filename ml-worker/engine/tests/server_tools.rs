@@ -3,7 +3,7 @@
 mod server_common;
 
 use pacer_artifact::Artifact;
-use pacer_engine::server::access::ApiKeys;
+use pacer_engine::server::access::{ApiKeys, Origins};
 use pacer_engine::server::options::ApiOptions;
 use pacer_engine::server::reading::{ReasoningFormat, ToolFormat};
 use serde_json::{json, Value};
@@ -164,7 +164,7 @@ async fn artifact_should_hold_the_whole_text_when_the_client_gets_it_taken_apart
     let request = ask(json!({"pacer": {"inference_id": "ab".repeat(32)}}));
     let answer = server.json("/v1/chat/completions", request.clone()).await;
     assert_eq!(answer["pacer"]["response_text"], CALLS);
-    let claim = json!({"artifact": answer["pacer"]["artifact"], "request": request, "response_text": CALLS});
+    let claim = json!({"artifact": answer["pacer"]["artifact"], "request": request, "route": "chat/completions", "response_text": CALLS});
     assert_eq!(server.json("/verify", claim).await["pass"], true);
     let mut streamed = request;
     streamed["stream"] = json!(true);
@@ -248,7 +248,7 @@ async fn requests_should_be_named_timed_and_admitted_as_the_operator_says() {
     let options = ApiOptions {
         keys: ApiKeys::new(["first", "second"]),
         request_timeout: Some(Duration::from_millis(30)),
-        cors: pacer_engine::server::access::cors(&["https://example.org".to_owned()]).unwrap(),
+        origins: Origins::new(&["https://example.org".to_owned()]).unwrap(),
         ..Default::default()
     };
     let server = start_with(saying("ok", b'~').gated(gate), limits(), FULL, options).await;
@@ -275,8 +275,40 @@ async fn requests_should_be_named_timed_and_admitted_as_the_operator_says() {
     assert_eq!(allowed.headers()["access-control-allow-origin"], "https://example.org");
     let refused = page("https://elsewhere.org").send().await.unwrap();
     assert!(!refused.headers().contains_key("access-control-allow-origin"));
+    let lower = server.client.get(format!("{}/v1/models", server.url)).header("authorization", "bearer first");
+    assert_eq!(lower.send().await.unwrap().status(), 200, "the scheme's case says nothing");
+    let keyed = post("first").header("origin", "https://elsewhere.org").send().await.unwrap();
+    assert_ne!(keyed.status(), 403, "who has a key may ask from anywhere");
     let plain = start(scripted(), limits(), None).await;
     let silent =
         plain.client.get(format!("{}/v1/models", plain.url)).header("origin", "https://example.org").send().await;
     assert!(!silent.unwrap().headers().contains_key("access-control-allow-origin"), "off unless asked for");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_other_origins_should_cause_no_work_when_nobody_needs_a_key() {
+    let origins = Origins::new(&["https://example.org".to_owned()]).unwrap();
+    let options = ApiOptions { origins, ..Default::default() };
+    let server = start_with(saying("ok", b'~'), limits(), FULL, options).await;
+    for (path, body) in [
+        ("/v1/chat/completions", ask(json!({"max_tokens": 1}))),
+        ("/v1/completions", json!({"prompt": "a~", "max_tokens": 1})),
+        ("/v1/embeddings", json!({"input": "a"})),
+        ("/verify", json!({"artifact": ""})),
+    ] {
+        // What a page's form or `fetch` sends without asking first.
+        let simple = server.client.post(format!("{}{path}", server.url)).header("content-type", "text/plain");
+        let from = |origin: &str| {
+            simple.try_clone().unwrap().header("origin", origin.to_owned()).body(body.to_string()).send()
+        };
+        for stranger in ["https://elsewhere.org", "null", "http://127.0.0.1:1"] {
+            let refused = from(stranger).await.unwrap();
+            assert_eq!(refused.status(), 403, "{path}");
+            assert_eq!(refused.json::<Value>().await.unwrap()["error"]["code"], "origin_not_allowed");
+        }
+        assert_ne!(from("https://example.org").await.unwrap().status(), 403, "{path}");
+        assert_ne!(simple.body(body.to_string()).send().await.unwrap().status(), 403, "no page asks");
+    }
+    let reading = server.client.get(format!("{}/v1/models", server.url)).header("origin", "https://elsewhere.org");
+    assert_eq!(reading.send().await.unwrap().status(), 200);
 }

@@ -4,7 +4,7 @@ mod verify_support;
 
 use pacer_artifact::FinishReason;
 use pacer_engine::verify::{verify, Claim, VerifyError, VerifyReply, VerifyRequest};
-use serde_json::json;
+use serde_json::{json, Value};
 use verify_support::*;
 
 fn body(served: &Served, request: serde_json::Value) -> serde_json::Value {
@@ -13,6 +13,7 @@ fn body(served: &Served, request: serde_json::Value) -> serde_json::Value {
         "artifact_hash": format!("0x{}", hex::encode(served.sealed.hash)),
         "inference_id": hex::encode(served.header.inference_id),
         "request": request,
+        "route": "completions",
         "response_text": served.text,
         "prompt_tokens": served.header.prompt.len(),
         "completion_tokens": served.ids.len(),
@@ -60,6 +61,7 @@ fn request_should_be_refused_when_it_cannot_be_read() {
         ("inference_id", json!("abcd")),
         ("artifact_hash", json!("00")),
         ("request", json!({"messages": []})),
+        ("route", Value::Null),
     ] {
         let mut bad = good.clone();
         bad[field] = value;

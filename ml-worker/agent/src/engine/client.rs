@@ -96,6 +96,8 @@ pub struct VerifyRequest {
 	pub inference_id: String,
 	/// The request's body as the executor got it.
 	pub request: Value,
+	/// Where it was sent: `chat/completions` or `completions`.
+	pub route: &'static str,
 	/// The answer's text.
 	pub response_text: String,
 	/// Recorded prompt tokens.

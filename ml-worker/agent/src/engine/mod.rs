@@ -6,6 +6,7 @@
 
 pub mod abilities;
 pub mod client;
+pub mod key;
 #[cfg(test)]
 mod tests;
 
@@ -74,11 +75,11 @@ impl Slot {
 						tracing::warn!("engine {} is not a pacer-engine: {}", self.engine.url(), found.in_words());
 					}
 					self.set_abilities(Some(Arc::new(found)));
-				},
+				}
 				Err(e) => {
-					tracing::warn!("engine {} does not say what it is (agents have no key for engines): {e}", self.engine.url());
+					tracing::warn!("engine {} does not say what it is (if it needs a key, does --engine-api-key-file name the right one?): {e}", self.engine.url());
 					return self.note(false);
-				},
+				}
 			}
 		}
 		self.note(true);
@@ -167,9 +168,8 @@ impl Engines {
 
 	/// An engine without requests that can do such work.
 	pub fn lease_idle(&self, need: Need) -> Option<Lease> {
-		let is_free = |slot: &&Arc<Slot>| {
-			slot.can(need) && slot.busy.compare_exchange(0, 1, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-		};
+		let is_free =
+			|slot: &&Arc<Slot>| slot.can(need) && slot.busy.compare_exchange(0, 1, Ordering::Relaxed, Ordering::Relaxed).is_ok();
 		self.0.iter().find(is_free).map(|slot| Lease(slot.clone()))
 	}
 

@@ -72,6 +72,9 @@ pub enum Refused {
 	/// The engine finds the request wrong: the client should see this.
 	#[error("the request is wrong")]
 	Request(u16, Value),
+	/// The draw names another Host, as this one sees the chain.
+	#[error("the draw names another Host")]
+	Draw,
 	/// Not now, or not this Host: another may.
 	#[error("{0}")]
 	Later(String),
@@ -92,11 +95,9 @@ pub async fn execute(
 	permit: OwnedSemaphorePermit,
 ) -> Result<mpsc::Receiver<Frame>, Refused> {
 	let checked = match check(&app, &view, &ta, &order).await {
-		Err(Refused::Later(_)) if view.phase() == Phase::Switch => {
+		Err(Refused::Later(_) | Refused::Draw) if view.phase() == Phase::Switch => {
 			// The transfer agent may have seen the first block of the next epoch already.
-			let mut head = app.head.clone();
-			let _ = tokio::time::timeout(BORDER_TIMEOUT, head.changed()).await;
-			view = app.view().map_err(|e| Refused::Later(e.to_string()))?;
+			view = app.newer_view(&view, BORDER_TIMEOUT).await.map_err(|e| Refused::Later(e.to_string()))?;
 			check(&app, &view, &ta, &order).await?
 		}
 		checked => checked?,
@@ -178,7 +179,7 @@ async fn check(app: &App, view: &View, ta: &AccountId, order: &Order) -> Result<
 	}
 	let id = inference_id(&app.api.genesis, &payer_account(&developer, by), &payer_salt, order.sequence);
 	if draw::executor(view, &id, order.attempt, ta, model.id).as_ref() != Some(me) {
-		return Err(Refused::Later("the draw names another Host".into()));
+		return Err(Refused::Draw);
 	}
 	Ok(Checked { id, ask, salt })
 }

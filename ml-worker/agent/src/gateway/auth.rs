@@ -132,7 +132,8 @@ impl Payment {
 			};
 			return signed().map(Payment::Signed).ok_or_else(|| ApiError::unauthorized("unreadable signature headers"));
 		}
-		let key = text("authorization").and_then(|v| v.strip_prefix("Bearer ")).map(str::trim);
+		let scheme_and_key = text("authorization").and_then(|v| v.split_once(' '));
+		let key = scheme_and_key.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, key)| key.trim());
 		let owner = key.and_then(|key| keys.owner(key));
 		owner
 			.map(|owner| match owner {
@@ -206,7 +207,8 @@ mod tests {
 		assert_eq!(keys.owner("sk-two"), None);
 		let pay = |auth: &str| Payment::from_headers(&headers(&[("authorization", auth.into())]), &keys);
 		assert_eq!(pay("Bearer sk-one").unwrap(), Payment::Key(AccountId::from([1; 32])));
-		assert_eq!(pay("Bearer sk-own").unwrap(), Payment::Local);
+		assert_eq!(pay("bearer sk-own").unwrap(), Payment::Local);
+		assert_eq!(pay("Basic sk-own").unwrap_err().status, 401);
 		assert_eq!(pay("Bearer wrong").unwrap_err().status, 401);
 		std::fs::write(&path, format!("sk-two {}\n", "02".repeat(32))).unwrap();
 		let later = SystemTime::now() + std::time::Duration::from_secs(5);

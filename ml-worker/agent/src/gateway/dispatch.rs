@@ -36,6 +36,12 @@ use crate::{
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long to wait for a block that explains why nobody takes a request.
 const BORDER_TIMEOUT: Duration = Duration::from_secs(1);
+/// The same in slots, where Hosts said that their draw names another.
+const DRAW_SLOTS: u64 = 3;
+/// Longest wait for it.
+const LONGEST_WAIT: Duration = Duration::from_secs(20);
+/// How often it is tried again with a newer view.
+const MAX_RETRIES: u32 = 2;
 /// How many inferences one request may become.
 const MAX_INFERENCES: u32 = 3;
 /// Longest refusal.
@@ -58,6 +64,8 @@ enum Said {
 	Accepted(Frames),
 	Wrong(ApiError),
 	No(String),
+	/// By its view another Host is drawn.
+	NotMine,
 }
 
 /// One inference on its way.
@@ -75,23 +83,28 @@ struct Attempt {
 
 /// Finds an executor and waits for the beginning of its answer.
 ///
-/// At the border of two epochs agents may stand on different sides of it for a block and draw different executors: then
-/// it is tried once more with the newer view.
-pub async fn dispatch(app: &Arc<App>, view: &View, ask: &Ask, payment: &Payment) -> Result<Begun, ApiError> {
-	match dispatch_once(app, view, ask, payment).await {
-		Err(e) if e.is_no_executor() => {
-			let mut head = app.head.clone();
-			let _ = tokio::time::timeout(BORDER_TIMEOUT, head.changed()).await;
-			match app.view()? {
-				newer if newer.draw_value != view.draw_value => dispatch_once(app, &newer, ask, payment).await,
-				_ => Err(e),
-			}
-		},
-		answer => answer,
+/// At the border of two epochs, and when a Host was just excluded, agents may stand on different sides of it for a block
+/// and draw different executors: then it is tried again with the view of a newer block.
+pub async fn dispatch(app: &Arc<App>, mut view: Arc<View>, ask: &Ask, payment: &Payment) -> Result<Begun, ApiError> {
+	for retry in 0.. {
+		let mut differs = false;
+		let refused = match dispatch_once(app, &view, ask, payment, &mut differs).await {
+			Err(e) if e.is_no_executor() && retry < MAX_RETRIES => e,
+			answer => return answer,
+		};
+		let slots = Duration::from_millis(view.clock.params.slot_ms.saturating_mul(DRAW_SLOTS));
+		let newer = app.newer_view(&view, if differs { slots.min(LONGEST_WAIT) } else { BORDER_TIMEOUT }).await?;
+		let helps = newer.draw_value != view.draw_value || differs && !Arc::ptr_eq(&newer, &view);
+		if !helps {
+			return Err(refused);
+		}
+		view = newer;
 	}
+	Err(ApiError::no_executor("no executor answered"))
 }
 
-async fn dispatch_once(app: &Arc<App>, view: &View, ask: &Ask, payment: &Payment) -> Result<Begun, ApiError> {
+/// One try; `differs` says whether Hosts refused because they draw another.
+async fn dispatch_once(app: &Arc<App>, view: &View, ask: &Ask, payment: &Payment, differs: &mut bool) -> Result<Begun, ApiError> {
 	let ta = view.me.clone().ok_or_else(|| ApiError::unavailable("this agent's Host is not registered yet"))?;
 	let model = view.model(&ask.model).ok_or_else(|| ApiError::not_found(format!("the model `{}` does not exist", ask.model)))?;
 	if let Payment::Signed(signed) = payment {
@@ -104,7 +117,7 @@ async fn dispatch_once(app: &Arc<App>, view: &View, ask: &Ask, payment: &Payment
 	let mut last = String::new();
 	for _ in 0..MAX_INFERENCES {
 		let attempt = reserve(app, &ta, model.id, payment, max_cost_micro).await?;
-		match try_candidates(app, view, ask, &attempt).await? {
+		match try_candidates(app, view, ask, &attempt, differs).await? {
 			Ok(begun) => return Ok(begun),
 			Err(why) => last = why,
 		}
@@ -118,23 +131,16 @@ async fn dispatch_once(app: &Arc<App>, view: &View, ask: &Ask, payment: &Payment
 }
 
 /// Checks that the payer can pay and reserves a number.
-async fn reserve(
-	app: &App,
-	ta: &AccountId,
-	model: ModelId,
-	payment: &Payment,
-	max_cost_micro: u32,
-) -> Result<Attempt, ApiError> {
+async fn reserve(app: &App, ta: &AccountId, model: ModelId, payment: &Payment, max_cost_micro: u32) -> Result<Attempt, ApiError> {
 	let (developer, is_by_key) = match payment {
 		Payment::Key(developer) => (developer, true),
 		Payment::Signed(signed) => (&signed.developer, false),
 		Payment::Local => return Err(ApiError::payment("a key issued as `local` pays for nothing on the network")),
 	};
-	let view: PayerView = app
-		.api
-		.payer_of(developer, is_by_key.then_some(ta))
-		.await?
-		.ok_or_else(|| ApiError::payment("the account has no deposit on chain, or does not allow this Host to spend from it"))?;
+	let view: PayerView =
+		app.api.payer_of(developer, is_by_key.then_some(ta)).await?.ok_or_else(|| {
+			ApiError::payment("the account has no deposit on chain, or does not allow this Host to spend from it")
+		})?;
 	if view.salt == Hash::zero() {
 		return Err(ApiError::unavailable("the deposit is new: its salt comes with one of the next blocks"));
 	}
@@ -150,7 +156,7 @@ async fn reserve(
 				return Err(ApiError::payment("the allowance of this epoch does not cover the most this request may cost"));
 			}
 			(app.sequences.reserve(view.index, view.next_sequence)?, rand::random(), max_cost_micro)
-		},
+		}
 		Payment::Local => return Err(ApiError::payment("a key issued as `local` pays for nothing on the network")),
 		Payment::Signed(SignedAsk { sequence, salt, max_cost_micro: signed, .. }) => {
 			if *signed < max_cost_micro {
@@ -160,7 +166,7 @@ async fn reserve(
 				return Err(ApiError::bad_request("this sequence number was used"));
 			}
 			(*sequence, *salt, *signed)
-		},
+		}
 	};
 	let (ta, developer) = (ta.clone(), developer.clone());
 	let (index, salt) = (view.index, view.salt);
@@ -183,7 +189,13 @@ impl Attempt {
 }
 
 /// Asks the candidates of one inference in turn. The inner error says that a new inference may be tried.
-async fn try_candidates(app: &Arc<App>, view: &View, ask: &Ask, a: &Attempt) -> Result<Result<Begun, String>, ApiError> {
+async fn try_candidates(
+	app: &Arc<App>,
+	view: &View,
+	ask: &Ask,
+	a: &Attempt,
+	differs: &mut bool,
+) -> Result<Result<Begun, String>, ApiError> {
 	// The number goes back on every way out but acceptance, also when the client goes away.
 	let reserved = Reserved { app, attempt: Some(a) };
 	let payer = payer_account(&a.developer, a.is_by_key.then_some(&a.ta));
@@ -198,6 +210,8 @@ async fn try_candidates(app: &Arc<App>, view: &View, ask: &Ask, a: &Attempt) -> 
 		match offer(app, view, &executor, ask, a, attempt).await {
 			Said::Accepted(mut frames) => {
 				reserved.use_up(start)?;
+				// The number is spent: a newer view would not help.
+				*differs = false;
 				metrics::counter!("pacer_agent_forwarded_total").increment(1);
 				let mut first = Vec::new();
 				return Ok(loop {
@@ -208,17 +222,22 @@ async fn try_candidates(app: &Arc<App>, view: &View, ask: &Ask, a: &Attempt) -> 
 							if is_content {
 								break Ok(Begun { id, executor, first, rest: frames });
 							}
-						},
+						}
 						Err(why) => break Err(format!("{executor}: {why}")),
 					}
 				});
-			},
+			}
 			Said::Wrong(e) => return Err(e),
+			Said::NotMine => {
+				tracing::info!(attempt, "{executor} draws another Host");
+				*differs = true;
+				last = format!("{executor} draws another Host");
+			}
 			Said::No(why) => {
 				tracing::info!(attempt, "{executor} does not take the request: {why}");
 				metrics::counter!("pacer_agent_refusals_total").increment(1);
 				last = why;
-			},
+			}
 		}
 	}
 	Err(ApiError::no_executor(format!("no executor took the request: {last}")))
@@ -278,6 +297,9 @@ async fn offer(app: &App, view: &View, executor: &AccountId, ask: &Ask, a: &Atte
 			if body["pacer_refusal"] == "request" {
 				let status = body["status"].as_u64().and_then(|s| u16::try_from(s).ok()).unwrap_or(400);
 				return Ok(Said::Wrong(ApiError::passed_on(status, body["body"].clone())));
+			}
+			if body["pacer_refusal"] == "draw" {
+				return Ok(Said::NotMine);
 			}
 			return Err(body["message"].as_str().map_or_else(|| format!("it answered {status}"), str::to_owned));
 		}

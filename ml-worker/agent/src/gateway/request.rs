@@ -82,8 +82,9 @@ impl Ask {
 		if asks("prompt_logprobs") {
 			return Err(bad("`prompt_logprobs` is not supported: an answer is checked without its prompt".into()));
 		}
-		if route == Route::Completions && asks("messages") {
-			return Err(bad("`messages` belong to /v1/chat/completions".into()));
+		// The hash on chain is of the body alone: an executor must not be able to choose which of the two it answers.
+		if asks("messages") && asks("prompt") {
+			return Err(bad("`messages` and `prompt` exclude each other".into()));
 		}
 		// What such a form allows may grow beyond its limits in the middle of an answer, which then nobody can record.
 		let of_any_grammar =
@@ -177,7 +178,9 @@ mod tests {
 			assert_eq!(parse(body).unwrap_err().status, 400);
 		}
 		let both = Bytes::from_static(br#"{"model":"m","prompt":"a","messages":[],"max_tokens":1}"#);
-		assert!(Ask::parse(Route::Completions, both, false).is_err(), "a verifier would take it for a conversation");
+		for route in [Route::Chat, Route::Completions] {
+			assert!(Ask::parse(route, both.clone(), false).is_err(), "it could be answered either way");
+		}
 		let formed = |body| parse(body).unwrap().has_form;
 		assert!(formed(json!({"model": "m", "messages": [], "response_format": {"type": "json_object"}})));
 		assert!(formed(json!({"model": "m", "messages": [], "tool_choice": "required"})));

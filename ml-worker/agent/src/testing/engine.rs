@@ -188,7 +188,7 @@ async fn race_nonces(State(engine): State<FakeEngine>, Query(query): Query<BTree
 async fn race_verify(State(engine): State<FakeEngine>, Json(ask): Json<Value>) -> Response {
 	let judging = engine.lock().judging;
 	match judging {
-		Judging::Answers => {},
+		Judging::Answers => {}
 		Judging::Fails => return axum::http::StatusCode::SERVICE_UNAVAILABLE.into_response(),
 		Judging::Hangs => std::future::pending().await,
 	}
@@ -198,8 +198,9 @@ async fn race_verify(State(engine): State<FakeEngine>, Json(ask): Json<Value>) -
 	Json(json!({"valid": nonces.iter().map(|n| !state.fakes.contains(n)).collect::<Vec<_>>()})).into_response()
 }
 
-async fn verify_answer(State(engine): State<FakeEngine>, Json(_): Json<Value>) -> Json<Value> {
-	let pass = engine.lock().pass;
+async fn verify_answer(State(engine): State<FakeEngine>, Json(ask): Json<Value>) -> Json<Value> {
+	let routes = ["chat/completions", "completions"];
+	let pass = engine.lock().pass && routes.iter().any(|route| ask["route"] == *route);
 	Json(json!({"pass": pass, "fault": null, "choice": 11, "distribution": 22, "level": 0}))
 }
 

@@ -10,6 +10,7 @@ use crate::{
 	app::App,
 	chain::View,
 	engine::{Need, VerifyRequest},
+	gateway::request::Route,
 	signing::Parts,
 	store::bundles::Bundle,
 	wire::{parse_hash, read_json, to_hex},
@@ -74,12 +75,14 @@ pub async fn check(app: &App, view: &View, inference: &InferenceView) -> Outcome
 		return Outcome::Judged(Verdict::Fraud);
 	}
 	let Ok(request) = serde_json::from_str(&bundle.request) else { return Outcome::Judged(Verdict::Fraud) };
+	let Some(route) = Route::from_path(&bundle.route) else { return Outcome::Judged(Verdict::Fraud) };
 	let Some(lease) = app.engines.lease(Need::Verify) else { return Outcome::Unable(app.engines.why_unable(Need::Verify)) };
 	let ask = VerifyRequest {
 		artifact: bundle.artifact,
 		artifact_hash: to_hex(finish.artifact),
 		inference_id: to_hex(inference.id),
 		request,
+		route: route.path(),
 		response_text: bundle.response_text,
 		prompt_tokens: finish.prompt_tokens,
 		completion_tokens: finish.completion_tokens,
@@ -90,7 +93,7 @@ pub async fn check(app: &App, view: &View, inference: &InferenceView) -> Outcome
 			(false, Some(fault)) => {
 				tracing::warn!("{:?}: {fault}", inference.id);
 				Verdict::Fraud
-			},
+			}
 			(false, None) => Verdict::Fail { choice: reply.choice, distribution: reply.distribution },
 		}),
 		Err(e) => Outcome::Unable(e.to_string()),

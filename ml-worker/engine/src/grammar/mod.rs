@@ -199,7 +199,8 @@ impl Compiler {
         Ok(Some(self.start(&matcher)))
     }
 
-    fn remembered(&self, constraint: &Constraint) -> Option<Grammar> {
+    /// The grammar of a constraint that was compiled lately.
+    pub fn remembered(&self, constraint: &Constraint) -> Option<Grammar> {
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
         let at = compiled.iter().position(|(known, _)| known == constraint)?;
         let entry = compiled.remove(at)?;

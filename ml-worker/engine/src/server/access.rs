@@ -5,7 +5,7 @@ use super::options::OptionsError;
 use super::Server;
 use crate::cache::prefix::Tenant;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, ORIGIN};
 use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -73,6 +73,11 @@ impl ApiKeys {
 pub struct Deadline(Option<Instant>);
 
 impl Deadline {
+    /// So long from now; never, if that is further than clocks go.
+    pub fn after(patience: Duration) -> Self {
+        Self(Instant::now().checked_add(patience))
+    }
+
     /// The moment itself, for the engine.
     pub fn instant(self) -> Option<std::time::Instant> {
         self.0.map(Instant::into_std)
@@ -96,13 +101,28 @@ pub struct Caller {
     pub tenant: Tenant,
 }
 
-/// Refuses requests without a good key.
+/// The key that a request shows. The scheme's name is written in any case.
+fn bearer(request: &Request) -> Option<&str> {
+    let (scheme, key) = request.headers().get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
+}
+
+/// Refuses requests without a good key; where none is needed, those of web pages that nobody allowed.
+///
+/// A browser sends some requests of any page without asking first, also to this machine, and only keeps the answer from
+/// the page. By then the work is done: so whatever is more than reading is refused by the header that pages cannot leave
+/// out or forge. A key would not be known to them.
 pub async fn require_key(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
-    let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    if server.options.keys.admit(given.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim)) {
-        next.run(request).await
-    } else {
-        ApiError::unauthorized().into_response()
+    let options = &server.options;
+    if !options.keys.admit(bearer(&request)) {
+        return ApiError::unauthorized().into_response();
+    }
+    let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
+    match request.headers().get(ORIGIN) {
+        Some(origin) if !options.keys.is_needed() && !reads && !options.origins.allow(origin) => {
+            ApiError::foreign_page(&String::from_utf8_lossy(origin.as_bytes())).into_response()
+        }
+        _ => next.run(request).await,
     }
 }
 
@@ -128,12 +148,11 @@ pub async fn identify(State(server): State<Arc<Server>>, mut request: Request, n
         }
     };
     let patience = [asked, server.options.request_timeout].into_iter().flatten().min();
-    let key = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let tenant = match key.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim) {
+    let tenant = match bearer(&request) {
         Some(key) if server.options.keys.is_needed() => Tenant::of(key.as_bytes()),
         _ => Tenant::default(),
     };
-    let deadline = Deadline(patience.and_then(|patience| Instant::now().checked_add(patience)));
+    let deadline = patience.map_or(Deadline::default(), Deadline::after);
     request.extensions_mut().insert(Caller { deadline, tenant });
     named(next.run(request).await, id)
 }
@@ -143,24 +162,55 @@ fn named(mut response: Response, id: HeaderValue) -> Response {
     response
 }
 
-/// Lets pages of the given origins read answers; `None` if there are none. `*` stands for all.
-pub fn cors(origins: &[String]) -> Result<Option<CorsLayer>, OptionsError> {
-    if origins.is_empty() {
-        return Ok(None);
-    }
-    let allowed = if origins.iter().any(|origin| origin == "*") {
-        AllowOrigin::any()
-    } else {
+/// Whose web pages may ask.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Origins {
+    /// Nobody's.
+    #[default]
+    None,
+    /// Those of these origins.
+    Of(Vec<HeaderValue>),
+    /// Everybody's.
+    All,
+}
+
+impl Origins {
+    /// Reads origins such as `https://example.org`; `*` stands for all.
+    pub fn new(origins: &[String]) -> Result<Self, OptionsError> {
+        if origins.is_empty() {
+            return Ok(Self::None);
+        }
+        if origins.iter().any(|origin| origin == "*") {
+            return Ok(Self::All);
+        }
         let parsed = origins.iter().map(|origin| origin.parse().map_err(|_| OptionsError::Origin(origin.clone())));
-        AllowOrigin::list(parsed.collect::<Result<Vec<HeaderValue>, _>>()?)
-    };
-    let layer = CorsLayer::new()
-        .allow_origin(allowed)
-        .allow_methods([Method::GET, Method::POST])
-        .allow_headers(tower_http::cors::AllowHeaders::mirror_request())
-        .expose_headers([REQUEST_ID, CONTENT_TYPE])
-        .max_age(Duration::from_secs(600));
-    Ok(Some(layer))
+        Ok(Self::Of(parsed.collect::<Result<_, _>>()?))
+    }
+
+    /// Whether pages of this origin may ask.
+    pub fn allow(&self, origin: &HeaderValue) -> bool {
+        match self {
+            Self::None => false,
+            Self::Of(list) => list.contains(origin),
+            Self::All => true,
+        }
+    }
+
+    /// What lets browsers give these pages the answers.
+    pub fn layer(&self) -> Option<CorsLayer> {
+        let allowed = match self {
+            Self::None => return None,
+            Self::Of(list) => AllowOrigin::list(list.clone()),
+            Self::All => AllowOrigin::any(),
+        };
+        let layer = CorsLayer::new()
+            .allow_origin(allowed)
+            .allow_methods([Method::GET, Method::POST])
+            .allow_headers(tower_http::cors::AllowHeaders::mirror_request())
+            .expose_headers([REQUEST_ID, CONTENT_TYPE])
+            .max_age(Duration::from_secs(600));
+        Some(layer)
+    }
 }
 
 #[cfg(test)]

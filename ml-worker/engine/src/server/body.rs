@@ -30,10 +30,3 @@ pub fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ApiError>
     json.end().map_err(|error| ApiError::bad_request(format!("the body is not as expected: {error}")))?;
     Ok(value)
 }
-
-/// Runs what may take a while (templates, tokenisation of long texts) beside the server's own threads.
-pub async fn aside<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
-) -> Result<T, ApiError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| ApiError::internal(error.to_string()))?
-}

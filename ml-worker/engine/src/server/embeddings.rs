@@ -1,7 +1,7 @@
 //! `POST /v1/embeddings`: a vector for each text, from the model's last hidden states.
 
 use super::access::Caller;
-use super::body::{aside, body_bytes, parse, Body};
+use super::body::{body_bytes, parse, Body};
 use super::error::ApiError;
 use super::types::Prompt;
 use super::validation::{known_model, prompt};
@@ -69,12 +69,13 @@ pub async fn embeddings(
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let body = body_bytes(body, MAX_REQUEST_BYTES)?;
-    let (server, wanted) = aside(move || {
+    let workers = server.workers.clone();
+    let work = move || {
         let raw: EmbeddingsRequest = parse(&body)?;
         let server = server.serving(raw.model.as_deref());
         Ok((server.clone(), validate(&raw, &server)?))
-    })
-    .await?;
+    };
+    let (server, wanted) = workers.requests.run(caller.deadline, work).await?;
     let tokens: usize = wanted.texts.iter().map(Vec::len).sum();
     // One after the other: a long list of texts must not fill the queue.
     let mut data = Vec::with_capacity(wanted.texts.len());

@@ -53,14 +53,23 @@ impl ApiError {
         )
     }
 
+    /// 403: a web page asks that nobody allowed to.
+    pub fn foreign_page(origin: &str) -> Self {
+        let message = format!(
+            "pages of {origin} may not ask here: name the origin with --allow-origin, or have clients show keys (--api-key)"
+        );
+        Self::new(StatusCode::FORBIDDEN, message, Some("origin_not_allowed"))
+    }
+
     /// 404: no such path.
     pub fn not_found(what: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, format!("there is no {what} here"), None)
     }
 
     /// 404: a model that is not served.
-    pub fn unknown_model(asked: &str, served: &str) -> Self {
-        let message = format!("the model `{asked}` is not served here; this engine serves `{served}`");
+    pub fn unknown_model<'a>(asked: &str, served: impl IntoIterator<Item = &'a str>) -> Self {
+        let served: Vec<String> = served.into_iter().map(|name| format!("`{name}`")).collect();
+        let message = format!("the model `{asked}` is not served here; this engine serves {}", served.join(", "));
         Self { param: Some("model".into()), ..Self::new(StatusCode::NOT_FOUND, message, Some("model_not_found")) }
     }
 
@@ -79,6 +88,11 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, message, None)
     }
 
+    /// 429: too much is being done already for this request to begin.
+    pub fn busy(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, message, Some("queue_full"))
+    }
+
     /// 503: the engine is not running.
     pub fn unavailable() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "the engine is not running", None)
@@ -93,6 +107,7 @@ impl ApiError {
     pub fn body(&self) -> Value {
         let kind = match self.status {
             StatusCode::UNAUTHORIZED => "authentication_error",
+            StatusCode::FORBIDDEN => "permission_error",
             StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
             status if status.is_server_error() => "server_error",
             _ => "invalid_request_error",
@@ -132,7 +147,7 @@ impl IntoResponse for ApiError {
             }
             // Refused before the body was read: the connection ends here, and a client that keeps connections must
             // know, or its next request would run into the end.
-            StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNAUTHORIZED => {
+            StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 Some((header::CONNECTION, HeaderValue::from_static("close")))
             }
             _ => None,

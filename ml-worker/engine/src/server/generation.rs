@@ -20,23 +20,42 @@ use tokio::sync::mpsc::{unbounded_channel, UnboundedReceiver};
 use tokio::time::Instant;
 
 use super::access::{Caller, Deadline};
-use super::body::{aside, body_bytes, parse, Body};
+use super::body::{body_bytes, parse, Body};
 use super::MAX_REQUEST_BYTES;
 
 /// A request with everything that takes long to make of it.
 pub struct Prepared {
     request: ValidRequest,
-    // For each choice.
-    grammars: Vec<Option<Grammar>>,
+    // For each choice; `None` while they are to be compiled.
+    grammars: Option<Vec<Option<Grammar>>>,
 }
 
 impl Prepared {
-    /// Checks a request and compiles what its answers are held to. Takes up to seconds.
+    /// Checks a request, and finds the grammars that its answers are held to if they were compiled before.
     pub fn new(raw: &RawRequest, api: Api, server: &Server) -> Result<Self, ApiError> {
         let request = validate(raw, api, &server.facts())?;
         let choices = request.prompts.len() * request.n as usize;
-        let grammars = form::compile(&request.params.constraint, request.form_field, choices, &server.grammars)?;
+        let grammars = form::known(&request.params.constraint, choices, &server.grammars);
         Ok(Self { request, grammars })
+    }
+
+    /// Compiles the grammars that are missing: up to seconds, so in a pool of their own.
+    async fn complete(
+        self,
+        server: &Server,
+        deadline: Deadline,
+    ) -> Result<(ValidRequest, Vec<Option<Grammar>>), ApiError> {
+        let Self { request, grammars } = self;
+        if let Some(grammars) = grammars {
+            return Ok((request, grammars));
+        }
+        let compiler = server.grammars.clone();
+        let work = move || {
+            let choices = request.prompts.len() * request.n as usize;
+            let grammars = form::compile(&request.params.constraint, request.form_field, choices, &compiler)?;
+            Ok((request, grammars))
+        };
+        server.workers.grammars.run(deadline, work).await
     }
 }
 
@@ -63,18 +82,19 @@ pub struct Running {
 
 impl Running {
     /// Hands a request to the engine.
-    pub fn start(
+    pub async fn start(
         server: Arc<Server>,
-        Prepared { request, grammars }: Prepared,
+        prepared: Prepared,
         body: Bytes,
         prefix: &str,
         caller: Caller,
     ) -> Result<Self, ApiError> {
+        let deadline = caller.deadline;
+        let (request, grammars) = prepared.complete(&server, deadline).await?;
         if let Some(extension) = &request.chain {
             // What no artifact can hold is refused before it costs anything.
             chain::start(&request, extension, 0, &server.model, &body)?;
         }
-        let deadline = caller.deadline;
         let events = submit(&server, &request, grammars, caller)?;
         let cached = vec![0; request.prompts.len() * request.n as usize];
         let id = format!("{prefix}-{}", hex::encode(random::<12>()));
@@ -192,15 +212,15 @@ pub async fn completions(
 }
 
 async fn answer(server: Arc<Server>, api: Api, body: Bytes, caller: Caller) -> Result<Response, ApiError> {
-    let bytes = body.clone();
-    let (server, request) = aside(move || {
+    let (bytes, workers) = (body.clone(), server.workers.clone());
+    let work = move || {
         let raw: RawRequest = parse(&bytes)?;
         let server = server.serving(raw.model.as_deref());
         Ok((server.clone(), Prepared::new(&raw, api, &server)?))
-    })
-    .await?;
+    };
+    let (server, request) = workers.requests.run(caller.deadline, work).await?;
     let prefix = if api == Api::Chat { "chatcmpl" } else { "cmpl" };
-    let mut running = Running::start(server, request, body, prefix, caller)?;
+    let mut running = Running::start(server, request, body, prefix, caller).await?;
     if running.request.stream {
         // A failure before the first token still gets its own status.
         let first = match running.next().await? {

@@ -35,6 +35,7 @@ pub mod sse;
 pub mod types;
 pub mod validation;
 pub mod verification;
+pub mod workers;
 
 use crate::config::GenerationDefaults;
 use crate::engine::EngineHandle;
@@ -52,6 +53,7 @@ use options::ApiOptions;
 use pacer_artifact::Hash;
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
+use workers::Workers;
 
 /// Every path of [`router`] with its method; those of `extra` are not among them.
 pub const PATHS: [(&str, &str); 13] = [
@@ -93,6 +95,8 @@ pub struct Server {
     pub adapter: Option<AdapterId>,
     /// The models that adapters make of this one, in the engine's order; see [`Server::with_adapters`].
     pub adapted: Vec<Arc<Server>>,
+    /// Threads for what takes a while.
+    pub workers: Arc<Workers>,
     /// What the operator says about the API.
     pub options: ApiOptions,
     /// Unix time of the start.
@@ -117,10 +121,15 @@ impl Server {
         asked.cloned().unwrap_or(self)
     }
 
+    /// Names of this model and of those that adapters make of it.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&*self.model.name).chain(self.adapted.iter().map(|model| &*model.model.name))
+    }
+
     /// What validation must know.
     pub fn facts(&self) -> validation::Facts<'_> {
         validation::Facts {
-            model: &self.model.name,
+            models: self.names().collect(),
             max_model_len: self.model.context,
             // Not the padding of the embedding: an artifact with such ids would be called false.
             vocab_size: self.model.vocab.usable,
@@ -163,8 +172,8 @@ pub fn router(server: Arc<Server>, extra: Router) -> Router {
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(axum::middleware::from_fn_with_state(server.clone(), access::identify));
     // Outermost, because browsers ask for permission without a key.
-    match &server.options.cors {
-        Some(cors) => whole.layer(cors.clone()),
+    match server.options.origins.layer() {
+        Some(cors) => whole.layer(cors),
         None => whole,
     }
 }

@@ -1,13 +1,12 @@
 //! What an operator can say about the API.
 
-use super::access::{cors, ApiKeys};
+use super::access::{ApiKeys, Origins};
 use super::reading::{ReasoningFormat, ToolFormat};
 use crate::template::ChatTemplate;
 use clap::Args;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
-use tower_http::cors::CorsLayer;
 
 /// Why options make no sense.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +22,9 @@ pub enum OptionsError {
     /// The file of keys holds none.
     #[error("there is no key in {}", .0.display())]
     NoKey(PathBuf),
+    /// A key of the command line or the environment has no characters.
+    #[error("an API key is empty; leave it out if nobody needs one")]
+    EmptyKey,
     /// No origin.
     #[error("`{0}` is no origin such as https://example.org")]
     Origin(String),
@@ -77,8 +79,8 @@ pub struct ApiArgs {
 pub struct ApiOptions {
     /// Keys of clients.
     pub keys: ApiKeys,
-    /// What browsers are told.
-    pub cors: Option<CorsLayer>,
+    /// Whose web pages may ask.
+    pub origins: Origins,
     /// Longest time for a request.
     pub request_timeout: Option<Duration>,
     /// How the model writes calls of tools, if it is known.
@@ -90,7 +92,12 @@ pub struct ApiOptions {
 impl ApiOptions {
     /// Checks arguments, and looks into the chat template for what they leave open.
     pub fn new(args: ApiArgs, template: Option<&ChatTemplate>) -> Result<Self, OptionsError> {
-        let mut keys = ApiKeys::new(args.api_keys.iter().map(|key| &key.0));
+        // As clients send it; an empty one would be known to everybody.
+        let given: Vec<&str> = args.api_keys.iter().map(|key| key.0.trim()).collect();
+        if given.iter().any(|key| key.is_empty()) {
+            return Err(OptionsError::EmptyKey);
+        }
+        let mut keys = ApiKeys::new(given);
         if let Some(file) = &args.api_key_file {
             keys.add_file(file)?;
         }
@@ -107,10 +114,34 @@ impl ApiOptions {
         };
         Ok(Self {
             keys,
-            cors: cors(&args.allow_origins)?,
+            origins: Origins::new(&args.allow_origins)?,
             request_timeout: args.request_timeout_s.map(Duration::from_secs),
             tool_format,
             reasoning,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        api: ApiArgs,
+    }
+
+    #[test]
+    fn start_should_be_refused_when_a_key_is_empty() {
+        let options = |args: &[&str]| {
+            let args = Command::parse_from([&["x"], args].concat()).api;
+            ApiOptions::new(args, None)
+        };
+        assert!(options(&["--api-key", "one", "--api-key", " two"]).unwrap().keys.admit(Some("two")));
+        for empty in ["", " "] {
+            assert!(matches!(options(&["--api-key", "one", "--api-key", empty]), Err(OptionsError::EmptyKey)));
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The handlers that generate nothing: models, tokens, and the operator's paths.
 
-use super::body::{aside, body_bytes, parse, Body};
+use super::access::Caller;
+use super::body::{body_bytes, parse, Body};
 use super::error::ApiError;
 use super::types::{DetokenizeRequest, TokenizeRequest};
 use super::validation::prompt::{conversation, Wanted};
@@ -8,7 +9,7 @@ use super::{metrics_handle, Server, MAX_REQUEST_BYTES};
 use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::IntoResponse;
-use axum::Json;
+use axum::{Extension, Json};
 use codec::Encode;
 use serde_json::{json, Value};
 use std::sync::Arc;
@@ -49,14 +50,18 @@ pub async fn models(State(server): State<Arc<Server>>) -> Json<Value> {
 /// `GET /v1/models/{model}`.
 pub async fn model(State(server): State<Arc<Server>>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
     let card = model_cards(&server).find(|card| card["id"] == *name);
-    card.map(Json).ok_or_else(|| ApiError::unknown_model(&name, &server.model.name))
+    card.map(Json).ok_or_else(|| ApiError::unknown_model(&name, server.names()))
 }
 
 /// `POST /tokenize`.
-pub async fn tokenize(State(server): State<Arc<Server>>, body: Body) -> Result<Json<Value>, ApiError> {
+pub async fn tokenize(
+    State(server): State<Arc<Server>>,
+    Extension(caller): Extension<Caller>,
+    body: Body,
+) -> Result<Json<Value>, ApiError> {
     let body = body_bytes(body, MAX_REQUEST_BYTES)?;
-    let max_model_len = server.model.context;
-    let tokens = aside(move || {
+    let (max_model_len, workers) = (server.model.context, server.workers.clone());
+    let work = move || {
         let request: TokenizeRequest = parse(&body)?;
         match (&request.prompt, &request.messages) {
             (Some(text), None) => server
@@ -75,19 +80,25 @@ pub async fn tokenize(State(server): State<Arc<Server>>, body: Body) -> Result<J
             }
             _ => Err(ApiError::bad_request("either prompt or messages must be given")),
         }
-    })
-    .await?;
+    };
+    let tokens = workers.requests.run(caller.deadline, work).await?;
     Ok(Json(json!({"count": tokens.len(), "max_model_len": max_model_len, "tokens": tokens})))
 }
 
 /// `POST /detokenize`.
-pub async fn detokenize(State(server): State<Arc<Server>>, body: Body) -> Result<Json<Value>, ApiError> {
+pub async fn detokenize(
+    State(server): State<Arc<Server>>,
+    Extension(caller): Extension<Caller>,
+    body: Body,
+) -> Result<Json<Value>, ApiError> {
     let body = body_bytes(body, MAX_REQUEST_BYTES)?;
-    let text = aside(move || {
+    let workers = server.workers.clone();
+    let work = move || {
         let request: DetokenizeRequest = parse(&body)?;
         server.tokenizer.decode(&request.tokens, false).map_err(|error| ApiError::field("tokens", error.to_string()))
-    });
-    Ok(Json(json!({"prompt": text.await?})))
+    };
+    let text = workers.requests.run(caller.deadline, work).await?;
+    Ok(Json(json!({"prompt": text})))
 }
 
 /// `GET /health`.

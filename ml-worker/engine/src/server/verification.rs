@@ -1,27 +1,21 @@
 //! `POST /verify`: somebody's answer is checked by one teacher-forced pass that shares the batch with live requests.
 
-use super::body::{body_bytes, parse};
+use super::access::Caller;
+use super::body::{body_bytes, parse, Body};
 use super::error::ApiError;
 use super::validation::{validate, Api, Facts};
 use super::Server;
 use crate::engine::Score;
 use crate::grammar::Grammar;
 use crate::verify::{prepare, Frontend, Prepared, Rendered, Replay, VerifyError, VerifyReply, VerifyRequest};
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
 use axum::extract::State;
-use axum::Json;
+use axum::{Extension, Json};
 use pacer_artifact::{Constraint, KeyKind, Verdict};
 use serde_json::Value;
 use std::sync::{Arc, Mutex, PoisonError};
 
 impl Frontend for Server {
-    fn render(&self, request: &Value) -> Result<Rendered, String> {
-        let api = if request.get("messages").is_some_and(|messages| !messages.is_null()) {
-            Api::Chat
-        } else {
-            Api::Completions
-        };
+    fn render(&self, api: Api, request: &Value) -> Result<Rendered, String> {
         let raw = serde_json::from_value(request.clone()).map_err(|error| error.to_string())?;
         let mut valid =
             validate(&raw, api, &Facts { timeless: true, ..self.facts() }).map_err(|error| error.message)?;
@@ -57,22 +51,23 @@ impl From<VerifyError> for ApiError {
 /// `POST /verify`.
 pub async fn verify(
     State(server): State<Arc<Server>>,
-    body: Result<Bytes, BytesRejection>,
+    Extension(caller): Extension<Caller>,
+    body: Body,
 ) -> Result<Json<VerifyReply>, ApiError> {
     let body = body_bytes(body, super::MAX_VERIFY_BYTES)?;
-    let request: VerifyRequest = parse(&body)?;
-    let (server, claim, prepared) = tokio::task::spawn_blocking(move || {
+    let workers = server.workers.clone();
+    let work = move || {
+        let request: VerifyRequest = parse(&body)?;
         let name = request.model();
         let server = server.serving(name.as_deref());
         let claim = request.into_claim(&*server)?;
         let prepared = prepare(&claim, &server.model, &*server)?;
-        Ok::<_, VerifyError>((server, claim, prepared))
-    })
-    .await
-    .map_err(|error| ApiError::internal(error.to_string()))??;
+        Ok((server, claim, prepared))
+    };
+    let (server, claim, prepared) = workers.requests.run(caller.deadline, work).await?;
     let verdict = match prepared {
         Prepared::Fault(fault) => Verdict::fraud(fault),
-        Prepared::Replay(replay) => replayed(&server, replay).await?,
+        Prepared::Replay(replay) => caller.deadline.limit(replayed(&server, replay)).await??,
     };
     let outcome = if verdict.pass { "pass" } else { "fail" };
     metrics::counter!("pacer_engine_verifications_total", "outcome" => outcome).increment(1);

@@ -1,6 +1,6 @@
 //! `POST /verify`: what goes in and what comes out, as JSON.
 
-use super::{Claim, Frontend, VerifyError};
+use super::{Api, Claim, Frontend, VerifyError};
 use pacer_artifact::artifact::{hash_bytes, MAX_ARTIFACT_BYTES};
 use pacer_artifact::{Artifact, Hash, Verdict};
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,9 @@ pub struct VerifyRequest {
     /// The OpenAI request body as the executor got it: prompt, parameters and key are compared with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<serde_json::Value>,
+    /// Where the request was sent, `chat/completions` or `completions`; needed beside `request`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<Api>,
     /// Prompt ids, where there is no request; parameters and key are not compared then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_token_ids: Option<Vec<u32>>,
@@ -87,7 +90,11 @@ impl VerifyRequest {
             return Err(VerifyError::Request("`artifact` is too long".into()));
         }
         let rendered = match &self.request {
-            Some(request) => Some(frontend.render(request).map_err(VerifyError::Request)?),
+            Some(request) => {
+                let missing = || VerifyError::Request("`route` is needed beside `request`".into());
+                let api = self.route.ok_or_else(missing)?;
+                Some(frontend.render(api, request).map_err(VerifyError::Request)?)
+            }
             None => None,
         };
         Ok(Claim {

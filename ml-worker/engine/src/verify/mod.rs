@@ -17,6 +17,7 @@ use crate::grammar::{Grammar, GrammarError};
 use pacer_artifact::sampler::Vocabulary;
 use pacer_artifact::structure::{self, Expected};
 use pacer_artifact::{Artifact, Constraint, Fault, Hash, KeyKind, Profile, SamplingParams, Thresholds, Verdict};
+use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex};
 
 /// Why no verdict can be given. None of these says anything about the executor.
@@ -59,10 +60,21 @@ pub struct Rendered {
     pub choices: u32,
 }
 
+/// Which of the two APIs a request speaks, by its path behind `/v1/`. Its body does not tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Api {
+    /// `/v1/chat/completions`.
+    #[serde(rename = "chat/completions")]
+    Chat,
+    /// `/v1/completions`.
+    #[serde(rename = "completions")]
+    Completions,
+}
+
 /// The parts of a server that verification needs: tokenizer, chat template, grammars.
 pub trait Frontend {
     /// Renders an OpenAI request body exactly as for serving. An error is the client's message.
-    fn render(&self, request: &serde_json::Value) -> Result<Rendered, String>;
+    fn render(&self, api: Api, request: &serde_json::Value) -> Result<Rendered, String>;
     /// Text of ids as the server would answer it: special tokens left out.
     fn detokenize(&self, ids: &[u32]) -> Result<String, String>;
     /// The grammar of a constraint, fresh; `None` for [`Constraint::None`]. An error says why this engine cannot check
@@ -248,7 +260,7 @@ mod tests {
     struct Bytes;
 
     impl Frontend for Bytes {
-        fn render(&self, _: &serde_json::Value) -> Result<Rendered, String> {
+        fn render(&self, _: Api, _: &serde_json::Value) -> Result<Rendered, String> {
             Err("not needed".into())
         }
         fn detokenize(&self, ids: &[u32]) -> Result<String, String> {

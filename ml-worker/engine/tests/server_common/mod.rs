@@ -102,6 +102,7 @@ pub fn state(
         },
         adapter: None,
         adapted: Vec::new(),
+        workers: Default::default(),
         started_s: 0,
     }
 }

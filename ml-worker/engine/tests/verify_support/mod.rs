@@ -6,7 +6,7 @@ use pacer_artifact::structure::find_stop;
 use pacer_artifact::{Constraint, FinishReason, KeyKind, Profile, SamplingParams, Thresholds};
 use pacer_engine::artifact::{ArtifactBuilder, ArtifactHeader, SealedArtifact};
 use pacer_engine::grammar::{Compiler, Grammar, Token};
-use pacer_engine::verify::{Claim, Forward, Frontend, ModelFacts, Rendered, RowSink};
+use pacer_engine::verify::{Api, Claim, Forward, Frontend, ModelFacts, Rendered, RowSink};
 use std::sync::OnceLock;
 
 pub const VOCAB: usize = 400;
@@ -73,7 +73,7 @@ impl Forward for FakeModel {
 pub struct FakeFrontend;
 
 impl Frontend for FakeFrontend {
-    fn render(&self, request: &serde_json::Value) -> Result<Rendered, String> {
+    fn render(&self, _: Api, request: &serde_json::Value) -> Result<Rendered, String> {
         let prompt = request["prompt"].as_array().ok_or("`prompt` is missing")?;
         let params = SamplingParams {
             temperature: request["temperature"].as_f64().unwrap_or(1.0).into(),

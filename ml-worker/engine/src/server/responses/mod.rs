@@ -7,7 +7,7 @@ mod items;
 mod request;
 
 use super::access::Caller;
-use super::body::{aside, body_bytes, parse, Body};
+use super::body::{body_bytes, parse, Body};
 use super::error::ApiError;
 use super::generation::{Prepared, Running};
 use super::respond::Choice;
@@ -32,16 +32,16 @@ pub async fn responses(
     body: Body,
 ) -> Result<Response, ApiError> {
     let body = body_bytes(body, MAX_REQUEST_BYTES)?;
-    let bytes = body.clone();
-    let (server, prepared, echo) = aside(move || {
+    let (bytes, workers) = (body.clone(), server.workers.clone());
+    let work = move || {
         let raw: ResponsesRequest = parse(&bytes)?;
         let chat = request::chat(&raw)?;
         let server = server.serving(chat.model.as_deref());
         let prepared = Prepared::new(&chat, Api::Chat, &server).map_err(request::renamed)?;
         Ok((server, prepared, Echo::new(&raw)))
-    })
-    .await?;
-    let mut running = Running::start(server, prepared, body, "resp", caller)?;
+    };
+    let (server, prepared, echo) = workers.requests.run(caller.deadline, work).await?;
+    let mut running = Running::start(server, prepared, body, "resp", caller).await.map_err(request::renamed)?;
     let choice = Choice::new(&running.request);
     let mut answer = Answer { items: Items::new(&running.id), echo, choice };
     if running.request.stream {

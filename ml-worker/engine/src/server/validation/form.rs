@@ -144,6 +144,14 @@ fn calls(tools: &Tools, facts: &Facts<'_>) -> Result<Result<Constraint, GrammarE
     Ok(facts.grammars.tool_calls(&syntax, &functions, !reading.single))
 }
 
+/// Grammars of a request's answers, if nothing needs to be compiled for them.
+pub fn known(constraint: &Constraint, answers: usize, compiler: &Compiler) -> Option<Vec<Option<Grammar>>> {
+    match constraint {
+        Constraint::None => Some((0..answers).map(|_| None).collect()),
+        constraint => (0..answers).map(|_| compiler.remembered(constraint).map(Some)).collect(),
+    }
+}
+
 /// Grammars of a request's answers, or the refusal that names the field that asks for what cannot be had.
 pub fn compile(
     constraint: &Constraint,

@@ -6,6 +6,7 @@ mod params;
 pub mod prompt;
 mod tools;
 
+pub use crate::verify::Api;
 pub use chain::Chain;
 
 use super::error::ApiError;
@@ -21,19 +22,10 @@ use serde_json::Value;
 /// Most choices of one request, over all prompts.
 pub const MAX_CHOICES: u32 = 32;
 
-/// Which of the two APIs is spoken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Api {
-    /// `/v1/chat/completions`.
-    Chat,
-    /// `/v1/completions`.
-    Completions,
-}
-
 /// What validation must know of the model.
 pub struct Facts<'a> {
-    /// The name under which the model is served.
-    pub model: &'a str,
+    /// The name under which the model is served; after it those of others that are served, for who asks for none.
+    pub models: Vec<&'a str>,
     /// Longest sequence, prompt and answer, in tokens.
     pub max_model_len: usize,
     /// Token ids are below it.
@@ -127,10 +119,6 @@ pub fn validate(raw: &RawRequest, api: Api, facts: &Facts<'_>) -> Result<ValidRe
             reasoning = facts.reasoning.map(|format| format.start(&rendered.text));
             vec![rendered.tokens]
         }
-        // Who verifies tells the two kinds of requests apart by it.
-        Api::Completions if raw.messages.is_some() => {
-            return Err(ApiError::field("messages", "messages belong to /v1/chat/completions"));
-        }
         Api::Completions => prompt::completion(raw, facts)?,
     };
     if prompts.len() as u32 * n > MAX_CHOICES {
@@ -176,8 +164,8 @@ pub fn validate(raw: &RawRequest, api: Api, facts: &Facts<'_>) -> Result<ValidRe
 
 /// Refuses a model that is not served.
 pub fn known_model(asked: Option<&str>, facts: &Facts<'_>) -> Result<(), ApiError> {
-    match asked.filter(|model| *model != facts.model) {
-        Some(other) => Err(ApiError::unknown_model(other, facts.model)),
+    match asked.filter(|model| Some(model) != facts.models.first()) {
+        Some(other) => Err(ApiError::unknown_model(other, facts.models.iter().copied())),
         None => Ok(()),
     }
 }

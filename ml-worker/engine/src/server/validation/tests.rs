@@ -21,7 +21,7 @@ static DEFAULTS: LazyLock<GenerationDefaults> =
 
 fn facts() -> Facts<'static> {
     Facts {
-        model: "demo",
+        models: vec!["demo"],
         max_model_len: 100,
         vocab_size: 300,
         eos: &[256],
@@ -71,17 +71,6 @@ fn validation_should_give_canonical_parameters_when_lists_are_in_any_order() {
     assert_eq!(params.allowed.unwrap().iter().map(|id| id.get()).collect::<Vec<_>>(), [97, 98, 99]);
     let words: Vec<Vec<u32>> = params.bad_words.iter().map(|word| word.iter().map(|id| id.get()).collect()).collect();
     assert_eq!(words, [[97, 98], [32, 99]], "a word after a space ends with the word");
-}
-
-#[test]
-fn completions_should_be_refused_when_they_could_be_taken_for_a_conversation() {
-    let body = |more: Value| {
-        let mut body = json!({"prompt": "a"});
-        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        check(Api::Completions, body)
-    };
-    assert!(body(json!({})).is_ok() && body(json!({"messages": null})).is_ok());
-    assert_eq!(body(json!({"messages": []})).unwrap_err().param.as_deref(), Some("messages"));
 }
 
 #[test]
