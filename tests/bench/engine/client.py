@@ -87,6 +87,10 @@ class Load:
     def body(self, prompt, tokens, **extra):
         return {"model": self.model, "prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True, **extra}
 
+    def warm_up(self, url):
+        """What a program does once in its life should not fall on the first thing that is measured."""
+        together(url, [self.body(self.prompt(32), 8) for _ in range(8)])
+
     def decode(self, url, batch, tokens, **extra):
         answers = together(url, [self.body(self.prompt(32), tokens, **extra) for _ in range(batch)])
         start, end = max(a.events[0] for a in answers), min(a.events[-1] for a in answers)

@@ -1,9 +1,11 @@
-"""What is measured on one checkpoint, by whom, and in which order.
+"""What is measured on one checkpoint, in which order, and what it means.
 
 A *case* has a label, a number of answers at once, and for each place (`process`, `server`) what a system of that place is
-asked to do. A *round* goes through all cases and asks every system once, one after the other, all others held still.
+asked to do. A *round* goes through all cases and asks every system once, one after the other, all others held still. Their
+turns are shuffled, anew for each case and round: nobody is always the first on a rested machine.
 """
 import pathlib
+import random
 import statistics
 import subprocess
 import time
@@ -47,6 +49,7 @@ class System:
     peak: Optional[float] = None
     broken: Optional[str] = None
     twin: Optional[str] = None
+    version: Optional[str] = None
     facts: dict = field(default_factory=dict)
 
 
@@ -108,7 +111,8 @@ class Plan:
         yield System("probe", "probe", "probe", "bf16", worker([*pacer, "--dtype", "bf16"], "probe"), policy=POLICIES[1])
         yield System("pacer", "pacer", "process", "bf16", worker([*pacer, "--dtype", "bf16"], "pacer"))
         llama_bench = lambda model, name: lambda policy: LlamaBench(str(llama / "llama-batched-bench"), model, threads, policy, log(name))
-        yield System("llama", "llama.cpp", "process", "bf16", llama_bench(bf16, "llama"))
+        release = f"llama-cpp-python {self.peers['llama_release']}"
+        yield System("llama", "llama.cpp", "process", "bf16", llama_bench(bf16, "llama"), version=release)
         # All are in memory together: the larger shape in f32, in int8 and with guesses would not fit 24 GB beside the rest.
         for dtype in ("bf16",) if self.big else ("bf16", "f32"):
             command = [torch, str(here / "torch_worker.py"), "--model", folder, "--dtype", dtype, "--threads", threads]
@@ -122,13 +126,13 @@ class Plan:
         llama_serve = lambda model: lambda port: [
             self.peers["llama_server"], "-m", model, "--alias", "bench", "--port", str(port), "-t", threads, "-np", "32",
             "-c", str(16 * 1024), "-kvu", "-lm", "none", "--cache-ram", "0", "--no-webui"]
-        yield System("llama-server", "llama.cpp", "server", "bf16", server(llama_serve(bf16), "llama-server"), twin="llama")
+        yield System("llama-server", "llama.cpp", "server", "bf16", server(llama_serve(bf16), "llama-server"), twin="llama", version=release)
         can = self.engine_options()
         if "int8" in can and not self.quick and not self.big:
             yield System("pacer-int8", "pacer", "server", "int8", server(serve(["--quantize", "int8"]), "pacer-int8"),
                          only=("decode", "prefill"), every=2, twin="pacer")
             yield System("llama-q8", "llama.cpp", "server", "q8_0", lambda policy: (self.quantise(q8), server(llama_serve(q8), "llama-q8")(policy))[1],
-                         only=("decode", "prefill"), every=2, twin="llama")
+                         only=("decode", "prefill"), every=2, twin="llama", version=release)
         if "n-gram" in can and not self.big:
             yield System("pacer-ngram", "pacer n-gram", "server", "bf16", server(serve(["--speculate", "4"]), "pacer-ngram"),
                          only=("speculation",), every=2, twin="pacer")
@@ -136,8 +140,11 @@ class Plan:
     def engine_options(self):
         """What this engine can do beside: it says so in its help."""
         words = {"int8": "--quantize", "n-gram": "--speculate"}
-        text = subprocess.run([self.args.engine, "serve", "--help"], capture_output=True, text=True).stdout
+        text = self.engine_says("serve", "--help")
         return [ability for ability, word in words.items() if word in text]
+
+    def engine_says(self, *words):
+        return subprocess.run([self.args.engine, *words], capture_output=True, text=True).stdout
 
     def quantise(self, file):
         if not pathlib.Path(file).exists():
@@ -160,11 +167,34 @@ class Plan:
                 else:
                     self.choose_policy(system)
                 system.facts = getattr(system.running, "facts", {})
+                system.version = system.version or system.facts.get("version") or self.engine_says("--version").split()[-1]
+                if system.where == "server":
+                    system.running.go_on()
+                    Load("bench", self.vocab(), "warm-up").warm_up(system.running.url)
+                    system.running.hold()
                 if system.name == "pacer" and "kv_bytes" in system.facts:
                     system.budget_mib = (system.facts["weight_bytes"] + system.facts["kv_bytes"]) / 2**20
                 self.say(f"{self.model}: {system.shown} {system.precision} ({system.where}) is up, waits {system.policy.lower()}")
-            except (Failed, OSError, ValueError) as error:
+            except Exception as error:  # as in `ask`
                 self.give_up(system, error)
+        self.compare()
+
+    def compare(self):
+        """A peer that does not compute the same model is not measured. What says so is the logits of a prompt."""
+        case = "logits:" + ",".join(map(str, random.Random(self.model).sample(range(self.vocab()), 48)))
+        rows = {}
+        for system in self.systems.values():
+            if system.running and system.shown == "transformers":
+                try:
+                    rows[system.name] = system.running.case(case)["logits"]
+                except (Failed, OSError) as error:
+                    self.give_up(system, error)
+        truth = rows.get("transformers-f32") or rows.get("transformers-bf16")
+        for name, row in rows.items() if truth else ():
+            off = sum((a - b) ** 2 for a, b in zip(row, truth)) ** 0.5 / sum(b**2 for b in truth) ** 0.5
+            self.say(f"{self.model}: {name}'s logits are {off:.1e} off")
+            if not off < 0.1:
+                self.give_up(self.systems[name], f"it computes another model: its logits are {off:.0%} off")
 
     def choose_policy(self, system):
         tried = {}
@@ -207,12 +237,12 @@ class Plan:
                     self.probe(first=False)
                     return
                 shown = []
-                for system in self.systems.values():
-                    if not self.is_due(case, system, number):
-                        continue
+                due = [system for system in self.systems.values() if self.is_due(case, system, number)]
+                random.Random(f"{case.label} {number}").shuffle(due)
+                for system in due:
                     found = self.ask(case, system, number)
                     self.found.setdefault((case, system.where, system.name), []).append(found)
-                    shown.append(f"{system.shown} {system.precision} {found.get('tokens_per_s', float('nan')):.1f}")
+                    shown.append(f"{system.name} {found.get('tokens_per_s', float('nan')):.1f}")
                 if shown:
                     self.say(f"{self.model} round {number + 1}/{self.args.rounds}, {case.label}: {', '.join(shown)}")
         self.probe(first=False)
@@ -287,7 +317,7 @@ class Plan:
         if not facts:
             return None
         if case.group == "decode" and self.bandwidths:
-            parameters, width = facts["parameters"], {"f32": 4, "bf16": 2, "q8_0": 34 / 32, "int8": 1}[system.precision]
+            parameters, width = facts["parameters"], {"f32": 4, "bf16": 2, "f16": 2, "q8_0": 34 / 32, "int8": 1}[system.precision]
             kv = facts["kv_bytes_per_token"] * (2 if system.precision == "f32" else 1)
             step = parameters * width + case.batch * case.context * kv
             return statistics.median(self.bandwidths) * 1e9 / step * case.batch

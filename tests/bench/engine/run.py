@@ -6,8 +6,8 @@
 Writes FILE (target/bench/engine.json), a list with an object for each case and system:
 
     case, model, where                      what was measured; `process` or `server`
-    system, precision, batch                who did it; `batch` is how many answers at once
-    tokens_per_s                            the median over rounds
+    system, version, precision, batch       who did it; `batch` is how many answers at once
+    tokens_per_s, spread                    the median over rounds; between the slowest and the fastest one, over the median
     bound_tokens_per_s, of_bound            what memory (decoding) or bare products (prefill) would allow, and the share
     best_peer, vs_best_peer                 the fastest other system of the same case, place and precision (for bf16: any
                                             float), and how many times as fast this one is
@@ -56,12 +56,13 @@ def rows_of(plan, machine):
         system = plan.systems[name]
         good = [r for r in rounds if "error" not in r]
         row = {"case": case.label, "model": plan.model, "where": where, "system": system.shown, "precision": system.precision,
-               "batch": case.batch, "wait_policy": system.policy, "machine": machine}
+               "version": system.version, "batch": case.batch, "wait_policy": system.policy, "machine": machine}
         if good:
             for key in [k for k, v in good[0].items() if isinstance(v, (int, float))]:
                 values = [r[key] for r in good if isinstance(r.get(key), (int, float))]
                 row[key] = statistics.median(values)
-            row["rounds"] = [r.get("tokens_per_s") for r in good]
+            speeds = row["rounds"] = [r["tokens_per_s"] for r in good]
+            row["spread"] = (max(speeds) - min(speeds)) / row["tokens_per_s"] if len(speeds) > 1 else None
             bound = plan.bound(case, system)
             if bound:
                 row["bound_tokens_per_s"], row["of_bound"] = bound, row["tokens_per_s"] / bound
@@ -72,7 +73,7 @@ def rows_of(plan, machine):
         if errors:
             row["error"] = errors[-1]
         rows.append(row)
-    floats = {"bf16", "f32"}
+    floats = {"bf16", "f16", "f32"}
     for row in rows:
         same = [
             r for r in rows

@@ -14,6 +14,8 @@ COLUMNS = [
     ("system", lambda r: r["system"]),
     ("precision", lambda r: r["precision"]),
     ("tokens/s", lambda r: number(r.get("tokens_per_s"))),
+    ("rounds", lambda r: str(len(r.get("rounds", [])) or "")),
+    ("spread", lambda r: percent(r.get("spread"))),
     ("of bound", lambda r: percent(r.get("of_bound"))),
     ("vs best peer", lambda r: ratio(r.get("vs_best_peer"))),
     ("vs without", lambda r: ratio(r.get("vs_without"))),

@@ -1,7 +1,8 @@
 """Hugging Face transformers in a process of its own: cases come in on stdin, one a line, measurements go out as JSON.
 
 The cases are those of `pacer-engine bench` (decode:BATCH:TOKENS, prefill:TOKENS), timed in the same way. Greedy steps of
-the model with its cache, written out here: `generate` does the same and more beside it.
+the model with its cache, written out here: `generate` does the same and more beside it. `logits:ID,ID,...` tells what the
+model makes of these tokens, all but the last at once and the last through the cache: peers are compared by it.
 """
 import argparse
 import json
@@ -46,8 +47,16 @@ class Bench:
         seconds = time.perf_counter() - began
         return {"tokens_per_s": tokens / seconds, "tokens": tokens, "seconds": seconds}
 
+    def logits(self, ids):
+        ids = torch.tensor([ids])
+        cache = self.model(input_ids=ids[:, :-1], use_cache=True).past_key_values
+        row = self.model(input_ids=ids[:, -1:], past_key_values=cache, use_cache=True).logits[0, -1].float()
+        return {"logits": row[:: len(row) // 256].tolist()}
+
     def measure(self, case):
         kind, *numbers = case.split(":")
+        if kind == "logits":
+            return self.logits([int(number) for number in numbers[0].split(",")])
         return {"decode": self.decode, "prefill": self.prefill}[kind](*map(int, numbers))
 
 
