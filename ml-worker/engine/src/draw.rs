@@ -46,14 +46,26 @@ impl Draw<'_> {
     }
 }
 
-/// Runs all draws. `scratch` is memory that the threads share; it grows to one piece a thread.
-pub(crate) fn draw_all(draws: &mut [Draw<'_>], tokenizer: &Tokenizer, scratch: &mut Vec<Scratch>) {
-    let idle = Mutex::new(std::mem::take(scratch));
+/// Runs all draws.
+pub(crate) fn draw_all(draws: &mut [Draw<'_>], tokenizer: &Tokenizer, memory: &Scratches) {
     pool::run_chunks(draws, 1, &|_, draw| {
-        let lock = || idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut own = lock().pop().unwrap_or_default();
-        draw.iter_mut().for_each(|draw| draw.run(tokenizer, &mut own));
-        lock().push(own);
+        draw.iter_mut().for_each(|draw| memory.lend(|scratch| draw.run(tokenizer, scratch)));
     });
-    *scratch = idle.into_inner().unwrap_or_else(PoisonError::into_inner);
+}
+
+/// Memory that threads borrow while they look at a row; it grows to one piece a thread.
+#[derive(Default)]
+pub(crate) struct Scratches {
+    idle: Mutex<Vec<Scratch>>,
+}
+
+impl Scratches {
+    /// Lends a piece to `look`.
+    pub fn lend<R>(&self, look: impl FnOnce(&mut Scratch) -> R) -> R {
+        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut own = idle().pop().unwrap_or_default();
+        let found = look(&mut own);
+        idle().push(own);
+        found
+    }
 }

@@ -5,7 +5,7 @@
 //! blocks are free before the next batch is planned.
 
 use crate::answer::Answer;
-use crate::draw::{draw_all, Draw};
+use crate::draw::{draw_all, Draw, Scratches};
 use crate::handle::{Alive, Command, Ticket};
 use crate::meters;
 use crate::runner::{ModelRunner, RunInput, RunOutput, Want};
@@ -13,7 +13,7 @@ use crate::scheduler::{Plan, PlanItem, Refusal, Scheduler, SchedulerConfig};
 use crate::sequence::{Goal, SeqId, Sequence};
 use crate::tokenizer::Tokenizer;
 use crate::work::{Answering, Embedding, Kind, Prompt, Work};
-use pacer_artifact::sampler::{Scratch, Vocabulary};
+use pacer_artifact::sampler::Vocabulary;
 use std::collections::BTreeMap;
 use std::sync::mpsc::Receiver;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ pub struct Engine<R> {
     vocabulary: Vocabulary,
     max_model_len: usize,
     work: BTreeMap<SeqId, Work>,
-    scratch: Vec<Scratch>,
+    scratch: Scratches,
     next_id: u64,
     commands: Receiver<Command>,
 }
@@ -69,7 +69,7 @@ pub fn spawn<R: ModelRunner + 'static>(
         tokenizer,
         max_model_len: config.max_model_len,
         work: BTreeMap::new(),
-        scratch: Vec::new(),
+        scratch: Scratches::default(),
         next_id: 0,
         commands,
     };
@@ -220,7 +220,7 @@ impl<R: ModelRunner> Engine<R> {
             self.scheduler.computed(item);
             self.report_item(item, &own, &mut draws);
         }
-        draw_all(&mut draws, &self.tokenizer, &mut self.scratch);
+        draw_all(&mut draws, &self.tokenizer, &self.scratch);
         let now = Instant::now();
         draws.into_iter().for_each(|draw| self.take_back(draw, now));
     }
@@ -232,7 +232,9 @@ impl<R: ModelRunner> Engine<R> {
         let Some(work) = self.work.get_mut(&item.seq) else { return };
         match &mut work.kind {
             Kind::Score(score) => {
-                item.rows.clone().zip(rows).for_each(|(position, row)| (score.rows)(position, row));
+                if !rows.is_empty() {
+                    (score.rows)(item.rows.start, rows);
+                }
                 if over {
                     if let Some(Work { kind: Kind::Score(score), ticket: _ticket, .. }) = self.remove(item.seq) {
                         let _ = score.done.send(Ok(()));

@@ -15,6 +15,44 @@ pub fn free_bytes() -> usize {
     group_free(&groups, Path::new("/sys/fs/cgroup")).map_or(machine, |group| group.min(machine))
 }
 
+/// While it lives, what is freed goes back to the system at once if it is large, and what else was freed in the end.
+///
+/// Loading a checkpoint makes and drops as much as it keeps. Left to itself, the C library keeps much of that for later,
+/// and later nothing needs it.
+#[must_use]
+pub struct Loading(());
+
+/// Pieces from this size on are given back one by one.
+#[cfg(target_env = "gnu")]
+const LOADED_ALONE: libc::c_int = 1 << 20;
+/// Afterwards what a step needs is kept: large pieces would be asked for and cleared anew in each.
+#[cfg(target_env = "gnu")]
+const KEPT: libc::c_int = 32 << 20;
+
+impl Loading {
+    /// From now on.
+    pub fn begin() -> Self {
+        #[cfg(target_env = "gnu")]
+        // SAFETY: it changes a number in the allocator.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, LOADED_ALONE)
+        };
+        Self(())
+    }
+}
+
+impl Drop for Loading {
+    fn drop(&mut self) {
+        #[cfg(target_env = "gnu")]
+        // SAFETY: they change numbers in the allocator, and give back what is free.
+        unsafe {
+            libc::malloc_trim(0);
+            libc::mallopt(libc::M_MMAP_THRESHOLD, KEPT);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, 8 * KEPT);
+        }
+    }
+}
+
 /// `MemAvailable` of `/proc/meminfo`, in bytes.
 fn available(info: &str) -> Option<usize> {
     let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;

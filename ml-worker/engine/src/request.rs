@@ -111,8 +111,9 @@ impl Generate {
     }
 }
 
-/// Receives the wanted rows of a scored text: position, then its f32 logits. Runs on the device thread: be quick.
-pub type RowSink = Box<dyn FnMut(usize, &[f32]) + Send>;
+/// Receives wanted rows of a scored text: a position, then the f32 logits of this one and those that follow it. Runs on
+/// the device thread: be quick.
+pub type RowSink = Box<dyn FnMut(usize, &[&[f32]]) + Send>;
 
 /// Logits of a given text wanted (teacher-forced).
 ///

@@ -202,11 +202,13 @@ fn prompt_logprobs_should_be_those_of_a_scored_text() {
     let (done, scored) = tokio::sync::oneshot::channel();
     let (rows, wanted) = channel();
     let next = text.clone();
-    let sink = Box::new(move |position: usize, row: &[f32]| {
-        let likeliest = (0..VOCAB).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap() as u32;
-        let sum: f64 = row.iter().map(|value| f64::from(*value).exp()).sum();
-        let chosen = next.get(position + 1).map(|token| f64::from(row[*token as usize]) - sum.ln());
-        rows.send((likeliest, chosen)).unwrap();
+    let sink = Box::new(move |first: usize, some: &[&[f32]]| {
+        for (position, row) in (first..).zip(some) {
+            let likeliest = (0..VOCAB).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap() as u32;
+            let sum: f64 = row.iter().map(|value| f64::from(*value).exp()).sum();
+            let chosen = next.get(position + 1).map(|token| f64::from(row[*token as usize]) - sum.ln());
+            rows.send((likeliest, chosen)).unwrap();
+        }
     });
     engine.score(Score { tokens: text, from: 0, adapter: None, rows: sink, done }).unwrap();
     block_on(scored).unwrap().unwrap();

@@ -9,6 +9,7 @@ use crate::cache::kv_cache::{KvCache, KvShape};
 use crate::cache::{Batch, BLOCK_TOKENS};
 use crate::config::ModelConfig;
 use crate::device::Dtype;
+use crate::memory::Loading;
 use crate::runner::{ModelRunner, Rows, RunInput, RunOutput, RunnerError, Want};
 use std::path::{Path, PathBuf};
 use tch::{Device, TchError, Tensor};
@@ -75,7 +76,7 @@ pub fn load_with_adapters(
     device: Device,
     adapters: &[(String, PathBuf)],
 ) -> Result<TorchRunner, LoadError> {
-    let _guard = tch::no_grad_guard();
+    let (_guard, _loading) = (tch::no_grad_guard(), Loading::begin());
     let weights = Weights::open(dir)?;
     let adapter = |(name, dir): &(String, PathBuf)| Adapter::load(name, dir, config, dtype.kind(), device);
     let adapters = adapters.iter().map(adapter).collect::<Result<Vec<_>, _>>()?;

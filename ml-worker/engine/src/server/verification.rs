@@ -83,8 +83,8 @@ async fn replayed(server: &Server, replay: Replay) -> Result<Verdict, ApiError> 
     }
     let shared = Arc::new(Mutex::new(replay));
     let sink = shared.clone();
-    let rows = Box::new(move |position: usize, row: &[f32]| {
-        sink.lock().unwrap_or_else(PoisonError::into_inner).row(position, row);
+    let rows = Box::new(move |first: usize, rows: &[&[f32]]| {
+        sink.lock().unwrap_or_else(PoisonError::into_inner).rows(first, rows);
     });
     let (done, finished) = tokio::sync::oneshot::channel();
     server.engine.score(Score { tokens, from, adapter: server.adapter, rows, done })?;

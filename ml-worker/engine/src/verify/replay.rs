@@ -1,9 +1,12 @@
 //! Going through an answer again, row by row.
 
 use super::{ModelFacts, VerifyError};
+use crate::draw::Scratches;
 use crate::grammar::Grammar;
-use pacer_artifact::sampler::{Sampler, Scratch};
-use pacer_artifact::{row, Artifact, Evidence, Thresholds, Verdict};
+use crate::kernels::pool;
+use pacer_artifact::row::{self, RowStats};
+use pacer_artifact::sampler::{Margin, Sampler, TokenMask};
+use pacer_artifact::{Artifact, Evidence, Thresholds, Verdict};
 
 /// Margins of a pair of profiles that was never calibrated are measured with this; nothing is decided by them.
 const UNCALIBRATED_DELTA: f64 = 0.25;
@@ -12,7 +15,7 @@ const UNCALIBRATED_DELTA: f64 = 0.25;
 pub struct Replay {
     artifact: Artifact,
     sampler: Sampler,
-    scratch: Scratch,
+    scratch: Scratches,
     grammar: Option<Grammar>,
     thresholds: Option<Thresholds>,
     evidence: Evidence,
@@ -27,7 +30,7 @@ impl Replay {
         let sampler = Sampler::new(artifact.params.clone(), artifact.sampling_key(), facts.vocab.clone(), &prompt)
             .map_err(|error| VerifyError::Request(error.to_string()))?;
         let thresholds = (facts.calibration)(&artifact.profile, &facts.profile);
-        let scratch = Scratch::default();
+        let scratch = Scratches::default();
         Ok(Self {
             artifact,
             sampler,
@@ -68,43 +71,58 @@ impl Replay {
     /// Takes the raw logits of a position. Rows come in order from [`Self::first_row`] on; trouble is kept for
     /// [`Self::conclude`].
     pub fn row(&mut self, position: usize, row: &[f32]) {
+        self.rows(position, &[row]);
+    }
+
+    /// [`Self::row`] of several positions from `first` on, which are looked at side by side.
+    pub fn rows(&mut self, first: usize, rows: &[&[f32]]) {
         if self.error.is_some() {
             return;
         }
-        if position != self.first_row() + self.seen {
-            self.error = Some(VerifyError::Model(format!("row {position} came out of order")));
+        if first != self.first_row() + self.seen {
+            self.error = Some(VerifyError::Model(format!("row {first} came out of order")));
             return;
         }
-        self.error = self.check(row).err();
-        self.seen += 1;
+        self.error = self.check(rows).err();
     }
 
-    fn check(&mut self, row: &[f32]) -> Result<(), VerifyError> {
-        let broken = |what: &str| VerifyError::Model(format!("position {}: {what}", self.seen));
-        let Some(position) = self.artifact.positions.get(self.seen) else {
-            return Err(broken("more rows than asked for"));
-        };
-        let mask = match &mut self.grammar {
-            Some(grammar) => Some(grammar.mask().map_err(|error| VerifyError::Unsupported(error.to_string()))?),
-            None => None,
-        };
+    fn check(&mut self, rows: &[&[f32]]) -> Result<(), VerifyError> {
         let delta = self.thresholds.as_ref().map_or(UNCALIBRATED_DELTA, |t| t.delta);
-        let margin = self
-            .sampler
-            .margin(row, mask, position.token(), delta, &mut self.scratch)
-            .map_err(|error| broken(&error.to_string()))?;
-        let stats = self.scratch.take_stats().or_else(|| row::stats(row));
-        let stats = stats.ok_or_else(|| broken("logits that are no distribution"))?;
-        self.evidence.add_choice(&margin);
-        // Ids were checked against the vocabulary, whose size the sampler compared with the row's.
-        let own = |id: u32| row.get(id as usize).map_or(f64::NEG_INFINITY, |&logit| stats.log_prob(logit));
-        self.evidence.add_distribution(position, own);
-        self.sampler.accept(position.token());
-        if let Some(grammar) = &mut self.grammar {
-            // It fitted before; only a limit can stand in the way now.
-            grammar.accept(position.token()).map_err(|error| VerifyError::Unsupported(error.to_string()))?;
+        let mut looks = rows.iter().map(|row| self.look_at(row)).collect::<Result<Vec<_>, _>>()?;
+        let scratch = &self.scratch;
+        pool::run_chunks(&mut looks, 1, &|_, look| look.iter_mut().for_each(|look| look.run(delta, scratch)));
+        for Look { row, at, found, .. } in looks {
+            let position = &self.artifact.positions[at];
+            let (margin, stats) = found.map_err(|what| VerifyError::Model(format!("position {at}: {what}")))?;
+            self.evidence.add_choice(&margin);
+            // Ids were checked against the vocabulary, whose size the sampler compared with the row's.
+            let own = |id: u32| row.get(id as usize).map_or(f64::NEG_INFINITY, |&logit| stats.log_prob(logit));
+            self.evidence.add_distribution(position, own);
         }
         Ok(())
+    }
+
+    /// What must be known to look at the next position, whichever is looked at first; goes on to the one behind it.
+    fn look_at<'a>(&mut self, row: &'a [f32]) -> Result<Look<'a>, VerifyError> {
+        let at = self.seen;
+        let Some(position) = self.artifact.positions.get(at) else {
+            return Err(VerifyError::Model(format!("position {at}: more rows than asked for")));
+        };
+        let chosen = position.token();
+        // It fitted before; only a limit can stand in the way now.
+        let limit = |error: crate::grammar::GrammarError| VerifyError::Unsupported(error.to_string());
+        let mask = match &mut self.grammar {
+            Some(grammar) => {
+                let mask = grammar.mask().map_err(limit)?.clone();
+                grammar.accept(chosen).map_err(limit)?;
+                Some(mask)
+            }
+            None => None,
+        };
+        let sampler = self.sampler.clone();
+        self.sampler.accept(chosen);
+        self.seen += 1;
+        Ok(Look { row, at, chosen, sampler, mask, found: Err(String::new()) })
     }
 
     /// The verdict, once every row was given.
@@ -116,5 +134,27 @@ impl Replay {
             return Err(VerifyError::Model(format!("{} of {} rows came", self.seen, self.rows_wanted())));
         }
         Ok(self.evidence.conclude(self.thresholds.as_ref()))
+    }
+}
+
+/// A look at one position.
+struct Look<'a> {
+    row: &'a [f32],
+    at: usize,
+    chosen: u32,
+    /// As it was there.
+    sampler: Sampler,
+    mask: Option<TokenMask>,
+    found: Result<(Margin, RowStats), String>,
+}
+
+impl Look<'_> {
+    fn run(&mut self, delta: f64, scratch: &Scratches) {
+        self.found = scratch.lend(|scratch| {
+            let margin = self.sampler.margin(self.row, self.mask.as_ref(), self.chosen, delta, scratch);
+            let margin = margin.map_err(|error| error.to_string())?;
+            let stats = scratch.take_stats().or_else(|| row::stats(self.row));
+            Ok((margin, stats.ok_or("logits that are no distribution")?))
+        });
     }
 }
