@@ -15,17 +15,20 @@
 //! 2. End tokens are possible exactly where the text so far is complete, and no mask is empty: an answer that may go on
 //!    no further gets a mask of end tokens alone.
 //! 3. Special tokens are possible only where a grammar names them; padding never is.
-//! 4. Work and memory are bounded ([`limits`]); an error is one line that says what is wrong.
+//! 4. Work and memory are bounded ([`limits`], [`memory`]); an error is one line that says what is wrong.
 
 pub mod constraint;
 mod lark;
+mod memory;
 #[cfg(test)]
 mod tests;
 
 use crate::tokenizer::Tokenizer;
 use llguidance::api::{GrammarWithLexer, ParserLimits, TopLevelGrammar};
+use llguidance::earley::Parser;
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
-use llguidance::{Matcher, ParserFactory};
+use llguidance::{Matcher, ParserFactory, TokenParser};
+use memory::{Budget, Held};
 use pacer_artifact::sampler::{TokenMask, Vocabulary};
 use pacer_artifact::Constraint;
 use std::collections::VecDeque;
@@ -33,8 +36,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 pub use constraint::{Function, ToolSyntax};
 
-/// Compiled constraints that are remembered.
+/// Compiled constraints that are remembered, and the bytes that their tables may take.
 const REMEMBERED: usize = 16;
+const REMEMBERED_BYTES: usize = 64 << 20;
 /// Stack of a compilation: schemas may nest as deep as JSON is read.
 const STACK_BYTES: usize = 32 << 20;
 /// First byte of a token that is no text; no character has it.
@@ -69,6 +73,9 @@ pub enum GrammarError {
     /// The token is not possible here.
     #[error("token {0} does not fit the form that was asked for")]
     Violated(u32),
+    /// The tables of all answers' grammars take all that they may.
+    #[error("too many answers of a given form are being made")]
+    Memory,
     /// The grammar met a limit on the way. One line.
     #[error("the grammar became too complex: {0}")]
     Limit(String),
@@ -109,7 +116,8 @@ pub struct Compiler {
     /// End tokens inside the vocabulary; none: nothing can be compiled.
     eos: Arc<[u32]>,
     /// Least recently used first.
-    compiled: Mutex<VecDeque<(Constraint, Matcher)>>,
+    compiled: Mutex<VecDeque<(Constraint, TokenParser)>>,
+    budget: Arc<Budget>,
     /// One compilation at a time: expensive ones must not take every core.
     gate: Mutex<()>,
 }
@@ -149,6 +157,7 @@ impl Compiler {
             size: vocabulary.size,
             eos: eos.into(),
             compiled: Mutex::default(),
+            budget: Arc::default(),
             gate: Mutex::default(),
         }
     }
@@ -169,6 +178,7 @@ impl Compiler {
         if self.eos.is_empty() {
             return Err(GrammarError::NoEnd);
         }
+        self.budget.admit()?;
         if let Some(known) = self.remembered(constraint) {
             return Ok(Some(known));
         }
@@ -178,29 +188,42 @@ impl Compiler {
         }
         let grammar = top_level(constraint)?;
         let factory = &self.prepared()?.factory;
-        let matcher = std::thread::scope(|scope| {
-            let work = || Matcher::new(factory.create_parser(grammar));
+        let parser = std::thread::scope(|scope| {
+            let work = || {
+                let mut parser = factory.create_parser(grammar).map_err(|error| message(&error))?;
+                parser.start_without_prompt();
+                Ok(parser)
+            };
             let thread = std::thread::Builder::new().name("grammar".into()).stack_size(STACK_BYTES);
             let thread = thread.spawn_scoped(scope, work).map_err(|error| GrammarError::Limit(error.to_string()))?;
-            thread.join().map_err(|_| GrammarError::Limit("it could not be compiled".into()))
+            let made = thread.join().map_err(|_| GrammarError::Limit("it could not be compiled".into()))?;
+            made.map_err(GrammarError::Constraint)
         })?;
-        if let Some(error) = matcher.get_error() {
+        let mut grammar = self.start(&parser);
+        if let Some(error) = grammar.matcher.get_error() {
             return Err(GrammarError::Constraint(message(&error)));
         }
-        let mut grammar = self.start(&matcher);
         // What allows nothing at all is told now rather than after the prompt was computed.
-        grammar.mask().map_err(|error| GrammarError::Constraint(error.to_string()))?;
+        grammar.mask().map_err(|error| match error {
+            GrammarError::Memory => error,
+            error => GrammarError::Constraint(error.to_string()),
+        })?;
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
-        if compiled.len() >= REMEMBERED {
+        let answers = self.start(&parser);
+        compiled.push_back((constraint.clone(), parser));
+        let bytes = |all: &VecDeque<(Constraint, TokenParser)>| {
+            all.iter().map(|(_, parser)| table_bytes(parser)).sum::<usize>()
+        };
+        while compiled.len() > REMEMBERED || bytes(&compiled) > REMEMBERED_BYTES {
             compiled.pop_front();
         }
-        compiled.push_back((constraint.clone(), matcher.deep_clone()));
         drop(compiled);
-        Ok(Some(self.start(&matcher)))
+        Ok(Some(answers))
     }
 
     /// The grammar of a constraint that was compiled lately.
     pub fn remembered(&self, constraint: &Constraint) -> Option<Grammar> {
+        self.budget.admit().ok()?;
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
         let at = compiled.iter().position(|(known, _)| known == constraint)?;
         let entry = compiled.remove(at)?;
@@ -210,9 +233,13 @@ impl Compiler {
     }
 
     /// An answer's own copy: nothing is shared with others, not even what a parser learns on its way (invariant 1).
-    fn start(&self, matcher: &Matcher) -> Grammar {
+    fn start(&self, parser: &TokenParser) -> Grammar {
+        let parser = parser.deep_clone();
         Grammar {
-            matcher: matcher.deep_clone(),
+            held: self.budget.hold(table_bytes(&parser)),
+            // Another view of the same tables, which the matcher hides.
+            tables: parser.parser.clone(),
+            matcher: Matcher::new(Ok(parser)),
             mask: TokenMask::none(self.size),
             eos: self.eos.clone(),
             current: false,
@@ -224,6 +251,11 @@ impl Compiler {
     fn special(&self) -> Result<&[(String, u32)], GrammarError> {
         Ok(&self.prepared()?.special)
     }
+}
+
+/// What a parser's tables take, as the library counts.
+fn table_bytes(parser: &TokenParser) -> usize {
+    parser.parser.lexer_stats().num_bytes
 }
 
 /// Puts a vocabulary into the library's form: a trie, and what is known in advance about its tokens.
@@ -279,6 +311,8 @@ fn top_level(constraint: &Constraint) -> Result<TopLevelGrammar, GrammarError> {
 /// Follows one answer. See the module's header.
 pub struct Grammar {
     matcher: Matcher,
+    tables: Parser,
+    held: Held,
     mask: TokenMask,
     eos: Arc<[u32]>,
     /// Whether `mask` is that of the current position.
@@ -297,6 +331,7 @@ impl Grammar {
                 self.eos.iter().for_each(|id| self.mask.allow(*id));
             } else {
                 let found = self.matcher.compute_mask_or_eos().map_err(|error| limit(&error))?;
+                self.held.grow(self.tables.lexer_stats().num_bytes)?;
                 self.mask.set_words(found.as_slice());
                 // The library knows one end token; all of them end an answer alike.
                 let complete = self.eos.first().is_some_and(|id| self.mask.allows(*id));

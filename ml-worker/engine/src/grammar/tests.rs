@@ -391,3 +391,35 @@ fn timing_of_a_large_vocabulary() {
         println!("mask, us: median {}, largest {} of {}", times[times.len() / 2], times[times.len() - 1], times.len());
     }
 }
+
+#[test]
+fn answers_should_begin_and_go_on_only_while_their_tables_fit_into_the_budget() {
+    // What may come after an `a` depends on the last twelve letters: tables grow with every new sequence of them.
+    let constraint = constraint::regex("(a|b)*a(a|b){12}c").unwrap();
+    let write = |grammar: &mut Grammar| -> Result<(), GrammarError> {
+        let mut letters = 0x2545_f491_4f6c_dd1d_u64;
+        for _ in 0..400 {
+            letters ^= letters << 13;
+            letters ^= letters >> 7;
+            letters ^= letters << 17;
+            grammar.mask()?;
+            grammar.accept(u32::from(b'a' + (letters & 1) as u8))?;
+        }
+        Ok(())
+    };
+    let mut free = compiler();
+    let mut alone = start(&free, &constraint);
+    let before = alone.tables.lexer_stats().num_bytes;
+    write(&mut alone).unwrap();
+    let after = alone.tables.lexer_stats().num_bytes;
+    assert!(after > 2 * before, "{before} to {after} bytes");
+    drop(alone);
+    // Two find room for one and a half: whoever comes later does not get through, a third does not even begin.
+    free.budget = Arc::new(Budget::new(after * 3 / 2, after / 2));
+    let (mut first, mut second) = (start(&free, &constraint), start(&free, &constraint));
+    write(&mut first).unwrap();
+    assert_eq!(write(&mut second), Err(GrammarError::Memory));
+    assert!(matches!(free.compile(&constraint), Err(GrammarError::Memory)) && free.remembered(&constraint).is_none());
+    drop((first, second));
+    write(&mut start(&free, &constraint)).unwrap();
+}

@@ -159,6 +159,10 @@ pub fn compile(
     answers: usize,
     compiler: &Compiler,
 ) -> Result<Vec<Option<Grammar>>, ApiError> {
-    let one = || compiler.compile(constraint).map_err(|error| ApiError::field(field, error.to_string()));
+    let refused = |error: GrammarError| match error {
+        GrammarError::Memory => ApiError::busy(error.to_string()),
+        error => ApiError::field(field, error.to_string()),
+    };
+    let one = || compiler.compile(constraint).map_err(refused);
     (0..answers).map(|_| one()).collect()
 }
