@@ -212,17 +212,28 @@ fn portable<T: Element>(isa: Isa, task: Task<'_, T>) {
 /// Lanes of the sums over a head: what a wide register holds, so that compilers use one.
 const LANES: usize = 16;
 
+// By index: iterator adapters are not inlined into code for newer processors.
+
 #[inline(always)]
 fn dot<T: Element>(a: &[f32], b: &[T]) -> f32 {
-    let mut lanes = [0f32; LANES];
-    let (mut a, mut b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    for (a, b) in (&mut a).zip(&mut b) {
+    let length = a.len().min(b.len());
+    let (mut lanes, whole) = ([0f32; LANES], length / LANES * LANES);
+    let mut at = 0;
+    while at < whole {
         for lane in 0..LANES {
-            lanes[lane] += a[lane] * b[lane].wide();
+            lanes[lane] += a[at + lane] * b[at + lane].wide();
         }
+        at += LANES;
     }
-    let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(a, b)| a * b.wide()).sum();
-    lanes.iter().sum::<f32>() + rest
+    let mut rest = 0f32;
+    for at in whole..length {
+        rest += a[at] * b[at].wide();
+    }
+    let mut sum = 0f32;
+    for lane in 0..LANES {
+        sum += lanes[lane];
+    }
+    sum + rest
 }
 
 #[inline(always)]
@@ -244,29 +255,37 @@ fn attend_row<T: Element>(task: &mut Task<'_, T>, index: usize) {
         let (keys, values) = (&keys[at..at + shape.block_len()], &values[at..at + shape.block_len()]);
         let begin = row.first.saturating_sub(block * BLOCK_TOKENS);
         let end = (row.len - block * BLOCK_TOKENS).min(BLOCK_TOKENS);
-        for ((query, sums), (max, total)) in queries.chunks_exact(dim).zip(sums.chunks_exact_mut(dim)).zip(&mut heads) {
+        for head in 0..shape.group {
+            let (query, sums) = (&queries[head * dim..(head + 1) * dim], &mut sums[head * dim..(head + 1) * dim]);
+            let (mut best, mut total) = heads[head];
+            let before = best;
             let mut scores = [f32::NEG_INFINITY; BLOCK_TOKENS];
             for place in begin..end {
-                scores[place] = dot(query, &keys[place * dim..][..dim]);
+                scores[place] = dot(query, &keys[place * dim..(place + 1) * dim]);
+                best = best.max(scores[place]);
             }
-            let best = scores.iter().fold(*max, |best, score| best.max(*score));
-            if best > *max {
-                let shrink = (*max - best).exp();
-                sums.iter_mut().for_each(|sum| *sum *= shrink);
-                (*max, *total) = (best, *total * shrink);
+            if best > before {
+                let shrink = (before - best).exp();
+                total *= shrink;
+                for at in 0..dim {
+                    sums[at] *= shrink;
+                }
             }
             for place in begin..end {
                 let weight = (scores[place] - best).exp();
-                *total += weight;
-                for (sum, value) in sums.iter_mut().zip(&values[place * dim..][..dim]) {
-                    *sum += weight * value.wide();
+                let value = &values[place * dim..(place + 1) * dim];
+                total += weight;
+                for at in 0..dim {
+                    sums[at] += weight * value[at].wide();
                 }
             }
+            heads[head] = (best, total);
         }
     }
-    for ((out, sums), (_, total)) in task.result(index).chunks_exact_mut(dim).zip(sums.chunks_exact(dim)).zip(&heads) {
-        for (out, sum) in out.iter_mut().zip(sums) {
-            *out = T::narrow(sum / total);
+    let result = task.result(index);
+    for head in 0..shape.group {
+        for at in head * dim..(head + 1) * dim {
+            result[at] = T::narrow(sums[at] / heads[head].1);
         }
     }
 }
