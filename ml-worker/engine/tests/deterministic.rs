@@ -1,6 +1,7 @@
 //! The same bits for a text whatever is computed beside it: alone, in a batch, cut into chunks, with guesses, or behind
 //! a prefix that another request has left in the cache.
 
+mod checkpoint;
 mod server_common;
 
 use pacer_artifact::{Real, SamplingKey, SamplingParams};
@@ -12,7 +13,7 @@ use pacer_engine::model::{self, TorchRunner};
 use pacer_engine::runner::Solo;
 use pacer_engine::scheduler::SchedulerConfig;
 use serde_json::json;
-use tch::{Device, Kind, Tensor};
+use tch::Device;
 
 const VOCAB: usize = 257;
 const PROMPT: u32 = 70;
@@ -26,21 +27,7 @@ fn checkpoint() -> tempfile::TempDir {
         "max_position_embeddings": 256, "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "tie_word_embeddings": true,
         "eos_token_id": 256, "use_sliding_window": true, "sliding_window": 24, "max_window_layers": 1,
     });
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
-    let config = ModelConfig::load(dir.path()).unwrap();
-    tch::manual_seed(11);
-    let random = |(name, shape): (String, Vec<usize>)| {
-        let shape: Vec<i64> = shape.iter().map(|n| *n as i64).collect();
-        let scale = if name.contains("embed_tokens") { 1.0 } else { 0.1 };
-        let tensor = Tensor::randn(&shape, (Kind::Float, Device::Cpu)) * scale;
-        let tensor = if name.contains("norm") { tensor + 1.0 } else { tensor };
-        (name, tensor)
-    };
-    let tensors: Vec<_> = model::tensor_shapes(&config).into_iter().map(random).collect();
-    let list: Vec<_> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-    Tensor::write_safetensors(&list, dir.path().join("model.safetensors")).unwrap();
-    dir
+    checkpoint::random(&config, 11, 0.1)
 }
 
 fn runner(dir: &tempfile::TempDir, dtype: Dtype) -> TorchRunner {

@@ -11,7 +11,7 @@ use pacer_engine::scheduler::SchedulerConfig;
 use proptest::prelude::*;
 use server_common::{limits, start_engine, VOCAB};
 use std::sync::mpsc::{channel, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::mpsc::{unbounded_channel, UnboundedReceiver};
 
 type Events = UnboundedReceiver<(u32, Event)>;
@@ -210,7 +210,7 @@ fn prompt_logprobs_should_be_those_of_a_scored_text() {
             rows.send((likeliest, chosen)).unwrap();
         }
     });
-    engine.score(Score { tokens: text, from: 0, adapter: None, rows: sink, done }).unwrap();
+    engine.score(Score { tokens: text, from: 0, tenant: Tenant::default(), adapter: None, rows: sink, done }).unwrap();
     block_on(scored).unwrap().unwrap();
     for (got, (likeliest, chosen)) in all[0].prompt.iter().zip(wanted.iter()) {
         assert_eq!((got.top.len(), got.top[0].0), (2, likeliest));
@@ -238,10 +238,9 @@ fn embedding_should_pool_the_states_of_all_chunks() {
 fn answer_should_fail_when_its_deadline_passes() {
     let (permits, gate) = channel();
     let engine = start_engine(babbler().gated(gate), limits());
-    let deadline = Some(Instant::now() + Duration::from_millis(20));
+    let deadline = Some(Instant::now());
     let mut late = ask(&engine, |sender| Generate { deadline, ..request(prompt(0, 5), 100, sender) });
     let mut patient = ask(&engine, |sender| request(prompt(0, 5), 3, sender));
-    std::thread::sleep(Duration::from_millis(25));
     drop(permits);
     let last = loop {
         match late.blocking_recv().unwrap().1 {

@@ -1,6 +1,7 @@
 //! The real forward pass on small random checkpoints: it equals a plain one that recomputes everything, however the
 //! scheduler cuts the work.
 
+mod checkpoint;
 mod server_common;
 
 use pacer_artifact::{Real, SamplingKey, SamplingParams};
@@ -35,25 +36,12 @@ fn checkpoint(extra: Value) -> Checkpoint {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
     let config = ModelConfig::load(dir.path()).unwrap();
-    // Threads cost more than they bring at this size, and spin on cores that others use.
-    tch::set_num_threads(1);
-    tch::manual_seed(7);
-    let mut tensors = HashMap::new();
-    for (name, shape) in model::tensor_shapes(&config) {
-        let shape: Vec<i64> = shape.iter().map(|n| *n as i64).collect();
-        let scale = if name.contains("embed_tokens") { 1.0 } else { 0.15 };
-        let mut tensor = Tensor::randn(&shape, (Kind::Float, Device::Cpu)) * scale;
-        if name.contains("norm") {
-            tensor += 1.0;
-        }
-        tensors.insert(name, tensor);
-    }
-    let list: Vec<_> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    let tensors = checkpoint::random_tensors(&config, 7, 0.15);
     // Two files, as large checkpoints have.
-    let (first, second) = list.split_at(list.len() / 2);
-    Tensor::write_safetensors(first, dir.path().join("model-00001-of-00002.safetensors")).unwrap();
-    Tensor::write_safetensors(second, dir.path().join("model-00002-of-00002.safetensors")).unwrap();
-    Checkpoint { dir, config, tensors }
+    let (first, second) = tensors.split_at(tensors.len() / 2);
+    checkpoint::write(dir.path(), "model-00001-of-00002.safetensors", first);
+    checkpoint::write(dir.path(), "model-00002-of-00002.safetensors", second);
+    Checkpoint { dir, config, tensors: tensors.into_iter().collect() }
 }
 
 impl Checkpoint {

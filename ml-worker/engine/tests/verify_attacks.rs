@@ -343,12 +343,13 @@ fn tokens_under_a_single_token_mask_should_carry_no_weight() {
 }
 
 #[test]
-fn floats_should_not_fail_anyone_when_profiles_were_never_calibrated() {
-    let mut header = header(1, params(1.0, 40));
-    header.profile.weights = pacer_artifact::DType::Bf16;
-    let other = FakeModel { error: 0.3, ..FakeModel::REAL };
-    let verdict = judge(&claim(&serve(&other, header, &Deviation::NONE)));
-    assert!(verdict.pass && !verdict.calibrated && verdict.distribution > 10_000, "{verdict:?}");
+fn floats_should_fail_coarse_lies_only_when_profiles_were_never_calibrated() {
+    for (error, pass) in [(0.05, true), (0.3, false)] {
+        let mut header = header(1, params(1.0, 40));
+        header.profile.weights = DType::Bf16;
+        let verdict = judge(&claim(&serve(&FakeModel { error, ..FakeModel::REAL }, header, &Deviation::NONE)));
+        assert!(verdict.pass == pass && !verdict.calibrated && verdict.distribution > 10_000, "{verdict:?}");
+    }
 }
 
 #[test]

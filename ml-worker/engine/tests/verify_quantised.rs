@@ -1,7 +1,10 @@
-//! Executors that keep a model in int8 and say that they do not are found out, with the real forward pass on both sides.
+//! Executors that keep a model in fewer bits and say that they do not are found out, with the real forward pass on both
+//! sides, in f32.
 
+mod checkpoint;
 mod verify_support;
 
+use checkpoint::Format;
 use pacer_artifact::sampler::{Sampler, Scratch};
 use pacer_artifact::FinishReason;
 use pacer_engine::artifact::{ArtifactBuilder, ArtifactHeader};
@@ -25,21 +28,7 @@ fn checkpoint() -> tempfile::TempDir {
         "num_key_value_heads": 2, "head_dim": 32, "intermediate_size": 256, "vocab_size": VOCAB,
         "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "tie_word_embeddings": false, "eos_token_id": EOS,
     });
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
-    let config = ModelConfig::load(dir.path()).unwrap();
-    tch::manual_seed(21);
-    let random = |(name, shape): (String, Vec<usize>)| {
-        let shape: Vec<i64> = shape.iter().map(|n| *n as i64).collect();
-        let scale = if name.contains("embed_tokens") { 1.0 } else { 0.15 };
-        let tensor = Tensor::randn(&shape, (Kind::Float, Device::Cpu)) * scale;
-        let tensor = if name.contains("norm") { tensor + 1.0 } else { tensor };
-        (name, tensor)
-    };
-    let tensors: Vec<_> = model::tensor_shapes(&config).into_iter().map(random).collect();
-    let list: Vec<_> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-    Tensor::write_safetensors(&list, dir.path().join("model.safetensors")).unwrap();
-    dir
+    checkpoint::random(&config, 21, 0.15)
 }
 
 /// One text at a time through the real model.
@@ -92,11 +81,19 @@ impl Forward for RealModel {
 }
 
 #[test]
-fn hidden_int8_weights_should_fail_and_honest_ones_pass_when_32_tokens_are_there() {
+fn cheaper_weights_should_fail_and_honest_ones_pass_when_32_tokens_are_there() {
     let dir = checkpoint();
     let verifier = RealModel::load(dir.path(), Quantize::None);
-    for (quantize, honest) in [(Quantize::None, true), (Quantize::Int8, false), (Quantize::W8A8, false)] {
-        let executor = RealModel::load(dir.path(), quantize);
+    let copy = |format| Some(checkpoint::rounded(dir.path(), format));
+    for (quantize, rounded) in [
+        (Quantize::None, None),
+        (Quantize::Int8, None),
+        (Quantize::W8A8, None),
+        (Quantize::None, copy(Format::Fp8)),
+        (Quantize::None, copy(Format::Int4)),
+    ] {
+        let honest = quantize == Quantize::None && rounded.is_none();
+        let executor = RealModel::load(rounded.as_ref().map_or(dir.path(), |copy| copy.path()), quantize);
         for seed in 0..12 {
             let served = executor.serve(header(seed, params(1.0, TOKENS)));
             if served.ids.len() < TOKENS as usize {

@@ -67,7 +67,7 @@ pub struct VerifyReply {
     pub informative: u32,
     /// Generated tokens.
     pub tokens: u32,
-    /// Whether the pair of numeric profiles has thresholds; without them only a fault can fail.
+    /// Whether the pair of numeric profiles has thresholds of its own; without them only a fault or a coarse deviation fails.
     pub calibrated: bool,
     /// Hash of the artifact that was checked.
     pub artifact_hash: String,

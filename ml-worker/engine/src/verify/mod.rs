@@ -87,7 +87,7 @@ pub trait Frontend {
     }
 }
 
-/// Thresholds of a pair of profiles (executor, verifier), `None` if the pair was never calibrated.
+/// Thresholds of a pair of profiles (executor, verifier), `None` if nothing is known of the pair.
 pub type Calibration = fn(&Profile, &Profile) -> Option<Thresholds>;
 
 /// The model as this engine serves it.

@@ -8,8 +8,8 @@ use pacer_artifact::row::{self, RowStats};
 use pacer_artifact::sampler::{Margin, Sampler, TokenMask};
 use pacer_artifact::{Artifact, Evidence, Thresholds, Verdict};
 
-/// Margins of a pair of profiles that was never calibrated are measured with this; nothing is decided by them.
-const UNCALIBRATED_DELTA: f64 = 0.25;
+/// Margins of a pair of profiles without thresholds are measured with this; nothing is decided by them.
+const UNKNOWN_DELTA: f64 = 0.25;
 
 /// An answer whose structure is in order, waiting for our logits.
 pub struct Replay {
@@ -87,7 +87,7 @@ impl Replay {
     }
 
     fn check(&mut self, rows: &[&[f32]]) -> Result<(), VerifyError> {
-        let delta = self.thresholds.as_ref().map_or(UNCALIBRATED_DELTA, |t| t.delta);
+        let delta = self.thresholds.as_ref().map_or(UNKNOWN_DELTA, |t| t.delta);
         let mut looks = rows.iter().map(|row| self.look_at(row)).collect::<Result<Vec<_>, _>>()?;
         let scratch = &self.scratch;
         pool::run_chunks(&mut looks, 1, &|_, look| look.iter_mut().for_each(|look| look.run(delta, scratch)));
