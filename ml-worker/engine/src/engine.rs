@@ -117,7 +117,7 @@ impl<R: ModelRunner> Engine<R> {
             Command::Generate(group) => self.take_choices(group),
             Command::Score(ticket, mut score) => {
                 let (tokens, goal) = (std::mem::take(&mut score.tokens), Goal::Score { from: score.from });
-                let sequence = Sequence::new(self.next_id(), tokens, goal);
+                let sequence = Sequence::new(self.next_id(), tokens, goal).of(score.tenant, None);
                 self.add(vec![(
                     sequence,
                     Work { ticket, deadline: None, adapter: score.adapter, kind: Kind::Score(score) },

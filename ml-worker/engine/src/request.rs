@@ -124,6 +124,8 @@ pub struct Score {
     pub tokens: Vec<u32>,
     /// First position whose logits are wanted. The row of position `p` predicts token `p + 1`.
     pub from: usize,
+    /// Who asked.
+    pub tenant: Tenant,
     /// The adapter to use with the model.
     pub adapter: Option<AdapterId>,
     /// Where rows go.

@@ -2,7 +2,8 @@
 //!
 //! Every tenant has a line of its own, first come first served. A place goes to the tenant that was served least, in
 //! tokens computed for it, so one with a hundred requests does not hold up another with one. A tenant that comes
-//! anew starts level with the least served of those present: being away earns no credit.
+//! anew starts level with the least served of those present: being away earns no credit. One that goes while it was served
+//! more than others finds that again when it comes back: leaving earns none either.
 //!
 //! Invariants (checked by [`FairQueue::check`]): 1. a line exists exactly while its tenant has something waiting or
 //! running; 2. no sequence waits twice.
@@ -10,6 +11,9 @@
 use crate::cache::prefix::Tenant;
 use crate::sequence::SeqId;
 use std::collections::{BTreeMap, VecDeque};
+
+/// Tenants that are remembered after they have gone.
+const REMEMBERED: usize = 1024;
 
 #[derive(Debug, Default)]
 struct Line {
@@ -25,6 +29,8 @@ pub struct FairQueue {
     len: usize,
     // What the least served tenant had got when the last line ended.
     level: u64,
+    // What those who are gone had got, where it is more than the level.
+    gone: BTreeMap<Tenant, u64>,
 }
 
 impl FairQueue {
@@ -46,7 +52,11 @@ impl FairQueue {
     fn line(&mut self, tenant: Tenant) -> &mut Line {
         let level = self.lines.values().map(|line| line.served_tokens).min().unwrap_or(self.level);
         self.level = level;
-        self.lines.entry(tenant).or_insert_with(|| Line { served_tokens: level, ..Line::default() })
+        let gone = &mut self.gone;
+        self.lines.entry(tenant).or_insert_with(|| {
+            let served_tokens = gone.remove(&tenant).map_or(level, |before| before.max(level));
+            Line { served_tokens, ..Line::default() }
+        })
     }
 
     /// Lines a sequence up.
@@ -102,7 +112,19 @@ impl FairQueue {
             if let Some(line) = self.lines.remove(&tenant) {
                 let least = self.lines.values().map(|line| line.served_tokens).min();
                 self.level = least.unwrap_or(line.served_tokens).max(self.level);
+                self.remember(tenant, line.served_tokens);
             }
+        }
+    }
+
+    fn remember(&mut self, tenant: Tenant, served_tokens: u64) {
+        self.gone.insert(tenant, served_tokens);
+        let level = self.level;
+        self.gone.retain(|_, served| *served > level);
+        if self.gone.len() > REMEMBERED {
+            // The one who would wait least has the least to hide.
+            let least = self.gone.iter().min_by_key(|(_, served)| **served).map(|(tenant, _)| *tenant);
+            least.map(|tenant| self.gone.remove(&tenant));
         }
     }
 
@@ -165,5 +187,39 @@ mod tests {
         queue.push(a, SeqId(2));
         queue.charge(b, 1);
         assert_eq!(queue.next(), Some(SeqId(2)), "both started level when b came");
+    }
+
+    #[test]
+    fn tenant_should_get_no_credit_when_it_leaves_and_comes_back() {
+        let [a, b] = [b"a", b"b"].map(|name| Tenant::of(name));
+        let mut queue = FairQueue::default();
+        queue.enter(a);
+        queue.enter(b);
+        queue.charge(a, 1_000);
+        queue.charge(b, 10);
+        queue.leave(a);
+        queue.push(a, SeqId(1));
+        queue.push(b, SeqId(2));
+        assert_eq!(queue.next(), Some(SeqId(2)), "a was served more before it left");
+        queue.charge(b, 1_000);
+        assert_eq!(queue.next(), Some(SeqId(1)));
+    }
+
+    #[test]
+    fn memory_should_stay_bounded_when_many_tenants_come_and_go() {
+        let mut queue = FairQueue::default();
+        queue.enter(Tenant::of(b"stays"));
+        for number in 0..3_000u32 {
+            let tenant = Tenant::of(&number.to_le_bytes());
+            queue.enter(tenant);
+            queue.charge(tenant, 1 + number as usize);
+            queue.leave(tenant);
+        }
+        assert_eq!((queue.gone.len(), queue.lines.len()), (REMEMBERED, 1));
+        // Once those present have caught up, nothing of it matters.
+        queue.charge(Tenant::of(b"stays"), 10_000);
+        queue.enter(Tenant::of(b"last"));
+        queue.leave(Tenant::of(b"last"));
+        assert!(queue.gone.is_empty());
     }
 }

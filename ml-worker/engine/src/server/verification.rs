@@ -5,7 +5,7 @@ use super::body::{body_bytes, parse, Body};
 use super::error::ApiError;
 use super::validation::{validate, Api, Facts};
 use super::Server;
-use crate::engine::Score;
+use crate::engine::{Score, Tenant};
 use crate::grammar::Grammar;
 use crate::verify::{prepare, Frontend, Prepared, Rendered, Replay, VerifyError, VerifyReply, VerifyRequest};
 use axum::extract::State;
@@ -67,7 +67,7 @@ pub async fn verify(
     let (server, claim, prepared) = workers.requests.run(caller.deadline, work).await?;
     let verdict = match prepared {
         Prepared::Fault(fault) => Verdict::fraud(fault),
-        Prepared::Replay(replay) => caller.deadline.limit(replayed(&server, replay)).await??,
+        Prepared::Replay(replay) => caller.deadline.limit(replayed(&server, caller.tenant, replay)).await??,
     };
     let outcome = if verdict.pass { "pass" } else { "fail" };
     metrics::counter!("pacer_engine_verifications_total", "outcome" => outcome).increment(1);
@@ -76,7 +76,7 @@ pub async fn verify(
     Ok(Json(reply))
 }
 
-async fn replayed(server: &Server, replay: Replay) -> Result<Verdict, ApiError> {
+async fn replayed(server: &Server, tenant: Tenant, replay: Replay) -> Result<Verdict, ApiError> {
     let (tokens, from) = (replay.tokens(), replay.first_row());
     if replay.rows_wanted() == 0 {
         return Ok(replay.conclude()?);
@@ -87,7 +87,7 @@ async fn replayed(server: &Server, replay: Replay) -> Result<Verdict, ApiError> 
         sink.lock().unwrap_or_else(PoisonError::into_inner).rows(first, rows);
     });
     let (done, finished) = tokio::sync::oneshot::channel();
-    server.engine.score(Score { tokens, from, adapter: server.adapter, rows, done })?;
+    server.engine.score(Score { tokens, from, tenant, adapter: server.adapter, rows, done })?;
     finished.await.map_err(|_| ApiError::internal("the engine gave up on the verification"))??;
     let verdict = shared.lock().unwrap_or_else(PoisonError::into_inner).conclude()?;
     Ok(verdict)

@@ -136,7 +136,16 @@ fn sprint_should_get_on_when_a_request_is_always_in_flight() {
     // Nobody answers it, so it stays in flight.
     let (engine, _commands) = EngineHandle::new(1);
     let (done, _answer) = tokio::sync::oneshot::channel();
-    engine.score(Score { tokens: vec![1], from: 0, adapter: None, rows: Box::new(|_, _| {}), done }).expect("admitted");
+    engine
+        .score(Score {
+            tokens: vec![1],
+            from: 0,
+            tenant: Default::default(),
+            adapter: None,
+            rows: Box::new(|_, _| {}),
+            done,
+        })
+        .expect("admitted");
     let (load, (stepped, steps)) = (engine.load(), mpsc::channel());
     let stepped = std::sync::Mutex::new(stepped);
     let gate = move |patience| {
