@@ -6,7 +6,7 @@
 #   make setup, make build, make model     the single steps
 #   make bench                             how fast this machine races
 #   make bench-sprint                      the same in full, against PyTorch's floats too; to target/bench/sprint.json
-#   make bench-engine                      how fast models are answered, beside llama.cpp and transformers: docs/benchmarks.md
+#   make bench-engine                      how fast models are answered, beside llama.cpp and others: docs/benchmarks.md
 #   make bench-weights                     weights of calls in WebAssembly, by frame-omni-bencher; to target/weights
 #   make check-exact                       a million nonces of the engine against the reference (half an hour or more)
 #   make fuzz-api                          a million odd requests against the engine's API

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # The programs that the engine is measured against (engine/run.py) and tested with: llama.cpp's server and its bench,
-# built from the source in PyPI's llama-cpp-python, and Hugging Face transformers. Installs only what is missing and
-# prints a line of JSON that says where things are.
+# built from the source in PyPI's llama-cpp-python, Hugging Face transformers, and candle from crates.io, run by
+# peers/candle. Installs only what is missing and prints a line of JSON that says where things are; `error` tells what could
+# not be had, and the rest is of use without it.
 #
 #   setup-peers.sh            everything
 #   setup-peers.sh server     llama.cpp alone, and a tiny model for it: what `make test` wants
 #
-# llama.cpp takes three minutes of two idle cores, for the very machine it runs on; it stays in $PACER_CACHE/peers.
+# Both are built for the very machine they run on, llama.cpp in three minutes of two idle cores; they stay in
+# $PACER_CACHE/peers.
 # $PACER_LLAMA_SERVER names a llama-server to use instead of building one.
 set -euo pipefail
 shopt -s inherit_errexit
@@ -55,6 +57,22 @@ llama() {
     rm -rf "$work"
 }
 
+# By what it is made from: another source is another program.
+candle_source=tests/bench/peers/candle
+candle=$peers/candle-$(cat $candle_source/Cargo.toml $candle_source/Cargo.lock $candle_source/src/*.rs | sha256sum | cut -c1-12)
+candle() {
+    [ ! -x "$candle" ] || return 0
+    command -v cargo >/dev/null || { say "cargo is missing"; return 1; }
+    local work
+    work=$(mktemp -d "$peers/build.XXXXXX")
+    say "building candle (some minutes)"
+    RUSTFLAGS="-C target-cpu=native" CARGO_TARGET_DIR=$work \
+        cargo build --release --locked --manifest-path "$candle_source/Cargo.toml" >"$work/log" 2>&1 \
+        || { say "candle does not build:"; tail -20 "$work/log" >&2; rm -rf "$work"; return 1; }
+    cp "$work/release/candle-worker" "$candle"
+    rm -rf "$work"
+}
+
 # What tests run it with.
 "$tools/bin/python" tests/bench/engine/checkpoints.py tiny >/dev/null
 
@@ -75,5 +93,6 @@ fi
 error=
 llama || error="llama.cpp could not be built"
 [ "$what" = all ] || [ -z "$error" ] || exit 1
-printf '{"llama": "%s", "llama_server": "%s", "llama_release": "%s", "tools": "%s", "torch": "%s", "error": "%s"}\n' \
-    "$bin" "${PACER_LLAMA_SERVER:-$bin/llama-server}" "$release" "$tools/bin/python" "$torch" "$error"
+if [ "$what" = all ]; then candle || error="${error:+$error; }candle could not be built"; fi
+printf '{"llama": "%s", "llama_server": "%s", "llama_release": "%s", "tools": "%s", "torch": "%s", "candle": "%s", "error": "%s"}\n' \
+    "$bin" "${PACER_LLAMA_SERVER:-$bin/llama-server}" "$release" "$tools/bin/python" "$torch" "$candle" "$error"

@@ -118,6 +118,10 @@ class Plan:
             command = [torch, str(here / "torch_worker.py"), "--model", folder, "--dtype", dtype, "--threads", threads]
             yield System(f"transformers-{dtype}", "transformers", "process", dtype, worker(command, f"transformers-{dtype}"),
                          every=1 if dtype == "bf16" else 3)
+        # Candle has no products in bf16 on a CPU: it widens all weights to f32 in every step. In f16 as many bytes are read as by
+        # the others; f32 would not fit beside them all. Its threads are not OpenMP's and wait in their own way.
+        command = ["env", f"RAYON_NUM_THREADS={threads}", self.peers["candle"], "--model", folder, "--dtype", "f16"]
+        yield System("candle-f16", "candle", "process", "f16", worker(command, "candle-f16"), every=3, policy="OWN")
         # Each server keeps room for as many tokens as any case wants, and one sequence may use 2,560 of them.
         serve = lambda extra: lambda port: [
             engine, "serve", "--model", folder, "--served-model-name", "bench", "--port", str(port), "--threads", threads,
@@ -184,7 +188,7 @@ class Plan:
         case = "logits:" + ",".join(map(str, random.Random(self.model).sample(range(self.vocab()), 48)))
         rows = {}
         for system in self.systems.values():
-            if system.running and system.shown == "transformers":
+            if system.running and system.shown in ("transformers", "candle"):
                 try:
                     rows[system.name] = system.running.case(case)["logits"]
                 except (Failed, OSError) as error:
