@@ -88,6 +88,7 @@ const SETTINGS: [(&str, &str); 2] = [("OMP_WAIT_POLICY", "PASSIVE"), ("GLIBC_TUN
 /// Starts this program again with the environment libtorch needs, unless it is set already; OpenMP reads it before
 /// `main`. Returns only if nothing had to be changed or the restart failed (the settings cost speed, not correctness).
 pub fn ensure_environment() {
+    unbind();
     use std::os::unix::process::CommandExt;
     let missing: Vec<_> = SETTINGS.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()).collect();
     if missing.is_empty() {
@@ -98,6 +99,50 @@ pub fn ensure_environment() {
         eprintln!("could not restart with libtorch's settings: {error}");
     }
 }
+
+/// Lets this thread, and so all that it starts, run on every processor that OpenMP was given. With `OMP_PROC_BIND` set,
+/// OpenMP ties the thread that loads it to the first place, and threads that are not its own would inherit that: all
+/// of them would share one core.
+#[cfg(target_os = "linux")]
+pub fn unbind() {
+    let symbol = |name: &std::ffi::CStr| {
+        // SAFETY: the name is a valid C string.
+        let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+        (!found.is_null()).then_some(found)
+    };
+    let functions =
+        (symbol(c"omp_get_num_places"), symbol(c"omp_get_place_num_procs"), symbol(c"omp_get_place_proc_ids"));
+    let (Some(places), Some(count), Some(ids)) = functions else { return };
+    // SAFETY: these are the signatures that OpenMP 4.5 gives these names.
+    let (places, count, ids) = unsafe {
+        (
+            std::mem::transmute::<*mut c_void, extern "C" fn() -> c_int>(places),
+            std::mem::transmute::<*mut c_void, extern "C" fn(c_int) -> c_int>(count),
+            std::mem::transmute::<*mut c_void, unsafe extern "C" fn(c_int, *mut c_int)>(ids),
+        )
+    };
+    // SAFETY: a set of processors is plain bits.
+    let mut all: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    for place in 0..places() {
+        let mut own = vec![0; count(place).max(0) as usize];
+        // SAFETY: as many numbers as the place has.
+        unsafe { ids(place, own.as_mut_ptr()) };
+        for id in own.into_iter().filter(|id| (0..libc::CPU_SETSIZE).contains(id)) {
+            // SAFETY: the number is within the set.
+            unsafe { libc::CPU_SET(id as usize, &mut all) };
+        }
+    }
+    // SAFETY: it reads the set. None were found where threads are not bound: then nothing is to be undone.
+    unsafe {
+        if libc::CPU_COUNT(&all) > 0 {
+            libc::sched_setaffinity(0, std::mem::size_of_val(&all), &all);
+        }
+    }
+}
+
+/// Elsewhere threads are not bound to processors.
+#[cfg(not(target_os = "linux"))]
+pub fn unbind() {}
 
 extern "C" {
     fn dlopen(name: *const c_char, flags: c_int) -> *mut c_void;
@@ -181,5 +226,30 @@ mod tests {
         assert_eq!("cuda:3".parse(), Ok(DeviceChoice::Cuda(3)));
         assert!("cuda:x".parse::<DeviceChoice>().is_err());
         assert!("tpu".parse::<DeviceChoice>().is_err());
+    }
+
+    /// Processors that a thread started now may use.
+    #[cfg(target_os = "linux")]
+    fn allowed() -> usize {
+        std::thread::spawn(|| std::thread::available_parallelism().unwrap().get()).join().unwrap()
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn threads_should_not_share_one_core_when_openmp_binds_the_first() {
+        const CHILD: &str = "PACER_TEST_BOUND";
+        if std::env::var_os(CHILD).is_some() {
+            unbind();
+            println!("allowed: {}", allowed());
+            return;
+        }
+        let name = "device::tests::threads_should_not_share_one_core_when_openmp_binds_the_first";
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .envs([(CHILD, "1"), ("OMP_PROC_BIND", "close"), ("OMP_PLACES", "cores")])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.contains(&format!("allowed: {}\n", allowed())), "{said}");
     }
 }

@@ -1,14 +1,19 @@
 //! The way to the engine, and how busy it is.
 //!
 //! Admission is decided here, before a request costs anything: at most `limit` are in flight, and whoever comes beyond
-//! is told when to come again, from how fast requests were finished lately.
+//! is told when to come again, from how fast requests were finished lately. A tenant may have at most [`SHARE`] times as
+//! many in flight as there are places left, so that there is always one for the next tenant.
 
+use crate::cache::prefix::Tenant;
 use crate::request::{Embed, EngineError, Generate, Score};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{channel, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+/// How many times the places that are left a tenant may have: fifteen of sixteen if it is alone.
+const SHARE: usize = 15;
 /// Longest wait that a refused client is told, in seconds.
 const LONGEST_RETRY_S: f64 = 60.0;
 
@@ -52,6 +57,8 @@ impl Pace {
 #[derive(Debug, Default)]
 pub struct Load {
     in_flight: AtomicUsize,
+    // By tenant; those who have none are not in it. Changed before and after `in_flight`, under this lock.
+    held: Mutex<BTreeMap<Tenant, usize>>,
     stopped: AtomicBool,
     pace: Mutex<Pace>,
     idle_lock: Mutex<()>,
@@ -87,25 +94,45 @@ impl Load {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(&self, count: usize, limit: usize) -> Result<(), EngineError> {
+    fn held(&self) -> std::sync::MutexGuard<'_, BTreeMap<Tenant, usize>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self, tenant: Tenant, count: usize, limit: usize) -> Result<(), EngineError> {
         if count > limit {
             return Err(EngineError::Params(format!("this engine takes at most {limit} answers at once")));
         }
-        let place = |in_flight| (in_flight + count <= limit).then_some(in_flight + count);
-        match self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, place) {
-            Ok(0) => self.pace().busy(Instant::now()),
-            Ok(_) => {}
-            Err(in_flight) => {
-                metrics::counter!("pacer_engine_requests_refused_total").increment(1);
-                return Err(EngineError::Busy { in_flight, retry_after_s: self.pace().retry_after_s(limit) });
-            }
+        let mut held = self.held();
+        let own = held.get(&tenant).copied().unwrap_or(0);
+        let in_flight = self.in_flight();
+        let free = limit.saturating_sub(in_flight);
+        if count > free || own + count > SHARE.saturating_mul(free) {
+            metrics::counter!("pacer_engine_requests_refused_total").increment(1);
+            let retry_after_s = self.pace().retry_after_s(limit);
+            return Err(match count > free {
+                true => EngineError::Busy { in_flight, retry_after_s },
+                false => EngineError::Share { held: own, retry_after_s },
+            });
+        }
+        held.insert(tenant, own + count);
+        if self.in_flight.fetch_add(count, Ordering::SeqCst) == 0 {
+            self.pace().busy(Instant::now());
         }
         Ok(())
     }
 
-    fn leave(&self) {
+    fn leave(&self, tenant: Tenant) {
         self.pace().finished(Instant::now());
-        if self.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 {
+        let mut held = self.held();
+        if let Some(own) = held.get_mut(&tenant) {
+            *own -= 1;
+            if *own == 0 {
+                held.remove(&tenant);
+            }
+        }
+        let last = self.in_flight.fetch_sub(1, Ordering::SeqCst) == 1;
+        drop(held);
+        if last {
             // Taking the lock means a waiter either sees zero or is already waiting to be woken.
             let _guard = self.idle_lock.lock().unwrap_or_else(PoisonError::into_inner);
             self.idle.notify_all();
@@ -116,12 +143,13 @@ impl Load {
 /// One accepted request; counts as in flight until dropped.
 pub(crate) struct Ticket {
     load: Arc<Load>,
+    tenant: Tenant,
     pub(crate) arrived: Instant,
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.load.leave();
+        self.load.leave(self.tenant);
     }
 }
 
@@ -154,9 +182,10 @@ impl EngineHandle {
         self.generate_all(vec![request])
     }
 
-    /// Asks for several answers, all or none. Neighbours with the same prompt share its computation and its blocks.
+    /// Asks for several answers of one tenant, all or none. Neighbours with the same prompt share its computation and its blocks.
     pub fn generate_all(&self, requests: Vec<Generate>) -> Result<(), EngineError> {
-        let mut tickets = self.tickets(requests.len())?.into_iter();
+        let tenant = requests.first().map(|request| request.tenant).unwrap_or_default();
+        let mut tickets = self.tickets(tenant, requests.len())?.into_iter();
         let mut group: Vec<(Ticket, Generate)> = Vec::new();
         for request in requests {
             if group.first().is_some_and(|(_, first)| !request.continues(first)) {
@@ -169,13 +198,13 @@ impl EngineHandle {
 
     /// Asks for the logits of a text. Refused at once if the queue is full.
     pub fn score(&self, request: Score) -> Result<(), EngineError> {
-        let ticket = self.tickets(1)?.pop().ok_or(EngineError::Stopped)?;
+        let ticket = self.tickets(request.tenant, 1)?.pop().ok_or(EngineError::Stopped)?;
         self.send(Command::Score(ticket, request))
     }
 
     /// Asks for the vector of a text. Refused at once if the queue is full.
     pub fn embed(&self, request: Embed) -> Result<(), EngineError> {
-        let ticket = self.tickets(1)?.pop().ok_or(EngineError::Stopped)?;
+        let ticket = self.tickets(request.tenant, 1)?.pop().ok_or(EngineError::Stopped)?;
         self.send(Command::Embed(ticket, request))
     }
 
@@ -184,10 +213,10 @@ impl EngineHandle {
         self.load.clone()
     }
 
-    fn tickets(&self, count: usize) -> Result<Vec<Ticket>, EngineError> {
-        self.load.enter(count, self.limit)?;
+    fn tickets(&self, tenant: Tenant, count: usize) -> Result<Vec<Ticket>, EngineError> {
+        self.load.enter(tenant, count, self.limit)?;
         let arrived = Instant::now();
-        Ok((0..count).map(|_| Ticket { load: self.load.clone(), arrived }).collect())
+        Ok((0..count).map(|_| Ticket { load: self.load.clone(), tenant, arrived }).collect())
     }
 
     fn send(&self, command: Command) -> Result<(), EngineError> {
@@ -198,6 +227,26 @@ impl EngineHandle {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn place_should_be_left_for_others_when_one_tenant_asks_for_all() {
+        let [a, b] = [b"a", b"b"].map(|name| Tenant::of(name));
+        let load = Load::default();
+        let taken = |tenant| (0..).take_while(|_| load.enter(tenant, 1, 320).is_ok()).count();
+        assert_eq!(taken(a), 300);
+        assert!(matches!(load.enter(a, 1, 320), Err(EngineError::Share { held: 300, .. })));
+        assert_eq!(taken(b), 19);
+        load.leave(b);
+        load.leave(b);
+        assert!(load.enter(a, 1, 320).is_err() && load.enter(b, 1, 320).is_ok(), "a has more than its share still");
+        (0..280).for_each(|_| load.leave(a));
+        assert_eq!((load.in_flight(), taken(b)), (38, 264));
+        (0..20).for_each(|_| load.leave(a));
+        (0..282).for_each(|_| load.leave(b));
+        assert_eq!((load.in_flight(), load.held().len()), (0, 0));
+        // So few places are not kept for somebody who may never come.
+        assert!(load.enter(a, 4, 4).is_ok() && load.enter(b, 1, 4).is_err());
+    }
 
     #[test]
     fn retry_should_follow_the_pace_of_finished_requests() {

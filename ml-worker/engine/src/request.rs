@@ -22,6 +22,14 @@ pub enum EngineError {
         /// When a place should be free, from how fast requests were finished lately.
         retry_after_s: u32,
     },
+    /// This tenant has its share of the places.
+    #[error("{held} of your requests are in flight, your share of what this engine takes now; try again in {retry_after_s} s")]
+    Share {
+        /// The tenant's requests in flight.
+        held: usize,
+        /// When a place should be free, from how fast requests were finished lately.
+        retry_after_s: u32,
+    },
     /// Its deadline passed before it was done.
     #[error("the request was not done by its deadline")]
     Deadline,

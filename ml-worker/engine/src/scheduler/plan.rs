@@ -38,6 +38,16 @@ struct Budget {
     rows: usize,
 }
 
+impl Budget {
+    /// Takes the larger half out.
+    fn halve(&mut self) -> Self {
+        let kept = Self { tokens: self.tokens.div_ceil(2), rows: self.rows.div_ceil(2) };
+        self.tokens -= kept.tokens;
+        self.rows -= kept.rows;
+        kept
+    }
+}
+
 impl Scheduler {
     /// Plans the next step.
     pub fn schedule(&mut self) -> Plan {
@@ -46,16 +56,32 @@ impl Scheduler {
         let certain = self.config.step_tokens.saturating_sub(plan.items.len());
         let mut budget =
             Budget { tokens: certain.max(self.pool.block_tokens()), rows: self.config.max_logit_rows.max(1) };
-        for index in 0..self.running.len() {
-            let id = self.running[index];
-            if self.sequences.get(&id).is_some_and(|sequence| sequence.pending() > 1) {
+        let computing = |id: &SeqId| self.sequences.get(id).is_some_and(|sequence| sequence.pending() > 1);
+        let mut prompts: Vec<_> = self.running.iter().copied().filter(computing).collect();
+        // The eldest may take many steps. It keeps half of each, and the rest if nobody else wants it: a short prompt
+        // behind a long one would else wait for the whole of it.
+        let eldest = (!prompts.is_empty()).then(|| prompts.remove(0));
+        let (kept, place) = (eldest.map(|_| budget.halve()), plan.items.len());
+        for id in prompts {
+            if !self.repeats(id, eldest) {
                 self.plan_chunk(id, &mut budget, &mut plan);
             }
         }
         // Freeing blocks by eviction and handing them to a newcomer in the same step would only trade places.
         while plan.preempted.is_empty() && budget.tokens > 0 {
             let Some(id) = self.admit() else { break };
+            if !self.repeats(id, eldest) {
+                self.plan_chunk(id, &mut budget, &mut plan);
+            }
+        }
+        if let (Some(id), Some(kept)) = (eldest, kept) {
+            budget.tokens += kept.tokens;
+            budget.rows += kept.rows;
+            let before = plan.items.len();
             self.plan_chunk(id, &mut budget, &mut plan);
+            // The order of items is that of age.
+            let own = plan.items.len() - before;
+            plan.items[place..].rotate_right(own);
         }
         self.stats.preemptions += plan.preempted.len() as u64;
         self.stats.block_copies += plan.copies.len() as u64;
@@ -159,6 +185,20 @@ impl Scheduler {
         self.waiting.charge(sequence.tenant, len);
         let tokens = sequence.tokens[start..start + len].to_vec();
         plan.items.push(PlanItem { seq: id, start, tokens, certain: len, rows });
+    }
+
+    /// Whether the next block of `id` is one that `eldest` is about to compute: it will be there to be shared soon.
+    fn repeats(&mut self, id: SeqId, eldest: Option<SeqId>) -> bool {
+        let block_tokens = self.pool.block_tokens();
+        let Some(own) = self.sequences.get_mut(&id).filter(|own| own.reads_cache()) else { return false };
+        let index = own.computed / block_tokens;
+        if own.computed % block_tokens != 0 || own.pending() <= block_tokens {
+            return false;
+        }
+        let name = own.name(index, block_tokens);
+        let Some(eldest) = eldest.and_then(|id| self.sequences.get_mut(&id)) else { return false };
+        let comes = eldest.computed < (index + 1) * block_tokens;
+        comes && name.is_some() && eldest.name(index, block_tokens) == name
     }
 
     /// Goes past blocks that somebody else has published since this sequence was admitted.

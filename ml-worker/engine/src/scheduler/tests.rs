@@ -87,6 +87,17 @@ fn scheduler_should_keep_decoding_when_a_long_prompt_arrives() {
 }
 
 #[test]
+fn short_prompt_should_not_wait_when_a_long_one_takes_many_steps() {
+    let mut scheduler = Scheduler::new(SchedulerConfig { step_tokens: 8, ..config() });
+    scheduler.add(generate(1, 20, 2)).unwrap();
+    assert_eq!(step(&mut scheduler).items[0].tokens.len(), 8, "alone it may take all");
+    scheduler.add(generate(2, 3, 2)).unwrap();
+    let plan = step(&mut scheduler);
+    // Half is the eldest's, and what the other one leaves of the other half.
+    assert_eq!(plan.items.iter().map(|item| (item.seq.0, item.tokens.len())).collect::<Vec<_>>(), [(1, 5), (2, 3)]);
+}
+
+#[test]
 fn scheduler_should_admit_others_when_a_text_that_is_scored_takes_all_rows() {
     let mut scheduler = Scheduler::new(SchedulerConfig { max_logit_rows: 2, ..config() });
     scheduler.add(Sequence::new(SeqId(1), vec![1; 12], Goal::Score { from: 0 })).unwrap();
@@ -174,9 +185,9 @@ fn scheduler_should_skip_what_another_computed_meanwhile() {
     scheduler.add(cached(2, prompt, 2)).unwrap();
     let spans = |plan: Plan| plan.items.iter().map(|i| (i.seq.0, i.start, i.tokens.len())).collect::<Vec<_>>();
     assert_eq!(spans(step(&mut scheduler)), [(1, 0, 8)]);
-    assert_eq!(spans(step(&mut scheduler)), [(1, 8, 5), (2, 8, 3)]);
-    // The third block is there by now, so the rest of it is not computed again.
-    assert_eq!(spans(step(&mut scheduler)), [(1, 13, 1), (2, 11, 2)]);
+    // The second waits for the third block rather than compute it beside the first.
+    assert_eq!(spans(step(&mut scheduler)), [(1, 8, 5)]);
+    assert_eq!(spans(step(&mut scheduler)), [(1, 13, 1), (2, 12, 1)]);
 }
 
 #[test]

@@ -120,7 +120,7 @@ impl From<EngineError> for ApiError {
     fn from(error: EngineError) -> Self {
         let message = error.to_string();
         match error {
-            EngineError::Busy { retry_after_s, .. } => Self {
+            EngineError::Busy { retry_after_s, .. } | EngineError::Share { retry_after_s, .. } => Self {
                 retry_after_s: Some(retry_after_s),
                 ..Self::new(StatusCode::TOO_MANY_REQUESTS, message, Some("queue_full"))
             },
