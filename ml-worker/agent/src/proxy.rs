@@ -3,6 +3,8 @@
 //! An OpenAI client talks to the proxy as if it were the network; the proxy adds what makes the request payable and sends
 //! it to a transfer agent. Only this mode holds a key that can spend, and it never leaves the machine.
 //!
+//! It asks its clients for no key, so web pages get nothing done: their requests carry an `Origin`, and are refused.
+//!
 //! Sequence numbers come from the chain; those under way are remembered, so that requests may run side by side.
 
 use std::{
@@ -12,8 +14,9 @@ use std::{
 
 use axum::{
 	body::{Body, Bytes},
-	extract::{DefaultBodyLimit, State},
-	middleware::map_response,
+	extract::{DefaultBodyLimit, Request, State},
+	http::{header::ORIGIN, Method},
+	middleware::{from_fn, map_response, Next},
 	response::{IntoResponse, Response},
 	routing::{get, post},
 	Router,
@@ -58,7 +61,21 @@ pub fn routes(proxy: Arc<Proxy>) -> Router {
 		.route("/v1/models", get(models))
 		.layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
 		.layer(map_response(refuse_large))
+		.layer(from_fn(refuse_pages))
 		.with_state(proxy)
+}
+
+/// Refuses what web pages ask for beyond reading.
+///
+/// A browser sends some requests of any page without asking first, also to this machine, and only keeps the answer from
+/// the page. By then it is paid for: so it is refused by the header that pages can neither leave out nor forge. The
+/// engine has the same rule.
+async fn refuse_pages(request: Request, next: Next) -> Response {
+	let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
+	match request.headers().get(ORIGIN) {
+		Some(origin) if !reads => ApiError::foreign_page(&String::from_utf8_lossy(origin.as_bytes())).into_response(),
+		_ => next.run(request).await,
+	}
 }
 
 async fn answer(proxy: Arc<Proxy>, route: Route, body: Bytes) -> Response {
@@ -130,4 +147,41 @@ fn pass_on(response: reqwest::Response) -> Response {
 		}
 	}
 	out
+}
+
+#[cfg(test)]
+mod tests {
+	use super::*;
+	use crate::testing::{FakeChain, MODEL};
+	use serde_json::{json, Value};
+
+	#[tokio::test]
+	async fn request_should_be_refused_when_a_web_page_sends_it() {
+		let chain = FakeChain::four_hosts();
+		let key = chain.key(0);
+		let developer = AccountId::from([77; 32]);
+		// No transfer agent is there: what passes ends in 502 or 503.
+		let ta_url = "http://127.0.0.1:9".to_owned();
+		let http = crate::run::http_client().unwrap();
+		let proxy = Arc::new(Proxy { api: chain.api(), key, developer, ta_url, http, under_way: Default::default() });
+		let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+		let url = format!("http://{}/v1", listener.local_addr().unwrap());
+		tokio::spawn(async move { axum::serve(listener, routes(proxy)).await });
+
+		let client = reqwest::Client::new();
+		let body = json!({"model": MODEL, "prompt": "hi", "max_tokens": 8}).to_string();
+		let ask = || client.post(format!("{url}/completions")).header("content-type", "text/plain").body(body.clone());
+		for origin in ["https://example.org", "null", "http://127.0.0.1:8080"] {
+			let refused = ask().header("origin", origin).send().await.unwrap();
+			assert_eq!(refused.status(), 403);
+			assert!(!refused.headers().contains_key("access-control-allow-origin"));
+			assert_eq!(refused.json::<Value>().await.unwrap()["error"]["code"], "origin_not_allowed");
+		}
+		assert_eq!(ask().send().await.unwrap().status(), 503, "programs send no origin");
+		let read = client.get(format!("{url}/models")).header("origin", "https://example.org").send().await.unwrap();
+		assert_eq!(read.status(), 502, "reading costs nothing");
+		let asked_first = client.request(Method::OPTIONS, format!("{url}/completions")).header("origin", "https://example.org");
+		let asked_first = asked_first.header("access-control-request-method", "POST").send().await.unwrap();
+		assert!(!asked_first.headers().contains_key("access-control-allow-origin"));
+	}
 }

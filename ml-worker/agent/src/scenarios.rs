@@ -1,7 +1,11 @@
 //! Agents talking to each other over HTTP, with a chain in memory and fake engines.
 
-use std::sync::Arc;
+use std::sync::{
+	atomic::{AtomicUsize, Ordering},
+	Arc,
+};
 
+use axum::response::IntoResponse;
 use pacer_types::{
 	ledger::{InferenceStatus, StartRecord, Verdict},
 	DutyCall, Phase,
@@ -11,8 +15,11 @@ use serde_json::{json, Value};
 use crate::{
 	app::App,
 	chain::once::OneShots,
+	executor::Order,
+	frames::Frame,
 	gateway::draw,
 	ledger::batcher::Batcher,
+	store::bundles::Bundle,
 	testing::{app, serve, FakeChain, FakeEngine, Mode, MODEL},
 	verifier::{
 		check::{check, Outcome},
@@ -171,6 +178,52 @@ async fn client_should_get_an_error_when_the_executor_breaks_off() {
 }
 
 #[tokio::test]
+async fn request_should_become_three_inferences_at_most_when_it_is_tried_with_a_newer_view() {
+	let (chain, dir) = (FakeChain::four_hosts(), tempfile::tempdir().unwrap());
+	let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+	let url = format!("http://{}", listener.local_addr().unwrap());
+	(1..4).for_each(|host| chain.set_endpoint(host, url.clone()));
+	let (views, head) = tokio::sync::watch::channel(Some(Arc::new(chain.view(0))));
+	// Every executor breaks off; but for the third number they first draw another Host, until there is a newer block.
+	let shared = Arc::new((views, Some(Arc::new(chain.view(0))), AtomicUsize::new(0)));
+	let execute = move |body: axum::body::Bytes| {
+		let shared = shared.clone();
+		async move {
+			let (views, newer, rounds) = &*shared;
+			let order: Order = serde_json::from_slice(&body).unwrap();
+			if (order.sequence, order.attempt) == (2, 0) {
+				rounds.fetch_add(1, Ordering::SeqCst);
+			}
+			if order.sequence == 2 && rounds.load(Ordering::SeqCst) == 1 {
+				views.send(newer.clone()).unwrap();
+				let refusal = axum::Json(json!({"pacer_refusal": "draw"}));
+				return (axum::http::StatusCode::SERVICE_UNAVAILABLE, refusal).into_response();
+			}
+			let failed = Frame::Failed { message: "lost".into() };
+			(Frame::Accepted.encode() + &failed.encode()).into_response()
+		}
+	};
+	let router = axum::Router::new().route("/pacer/execute", axum::routing::post(execute));
+	tokio::spawn(async move { axum::serve(listener, router).await });
+	let mut ta = app(&chain, 0, &[], dir.path()).await;
+	Arc::get_mut(&mut ta).unwrap().head = head;
+	let url = format!("{}/v1/chat/completions", serve(ta.clone()).await);
+	let answer = reqwest::Client::new().post(url).bearer_auth("sk-test").json(&request(false)).send().await.unwrap();
+	assert_eq!(answer.status(), 502);
+	let spent: Vec<_> = ta.queues.lock().starts.map().values().map(|start| start.record.sequence).collect();
+	assert_eq!(spent.len(), 3, "{spent:?}");
+}
+
+#[tokio::test]
+async fn answer_should_not_be_recorded_when_it_is_too_long_to_be_verified() {
+	let network = Network::start(false).await;
+	network.engine.set_mode(Mode::Overlong);
+	let text = network.ask("sk-test", request(true)).await.text().await.unwrap();
+	assert!(text.contains("executor_lost") && text.contains("too long to be verified") && !text.contains("[DONE]"));
+	assert_eq!(network.finishes(), 0);
+}
+
+#[tokio::test]
 async fn answer_should_be_verified_by_others_and_its_seed_revealed_in_audit() {
 	let network = Network::start(false).await;
 	let chain = &network.chain;
@@ -227,6 +280,7 @@ async fn verdict_should_be_a_fail_when_the_engine_says_so() {
 	let executor = (1..4).find(|h| chain.account(*h) == start.executor).unwrap();
 	let finish = network.agents[executor].queues.lock().finishes.map()[&start.id].record.clone();
 	let forged = StartRecord { request: pacer_types::Hash::zero(), ..start.record.clone() };
+	let honest = start.record.clone();
 	for (record, expected) in [(start.record, Verdict::Fail { choice: 11, distribution: 22 }), (forged, Verdict::Fraud)] {
 		chain.record(0, executor, start.id, record, Some(finish.clone()));
 		let verifier = &network.agents[executor % 3 + 1];
@@ -234,6 +288,14 @@ async fn verdict_should_be_a_fail_when_the_engine_says_so() {
 		let inference = view.inferences.get(&start.id).unwrap();
 		assert_eq!(check(verifier, &view, inference).await, Outcome::Judged(expected));
 	}
+	chain.record(0, executor, start.id, honest, Some(finish));
+	let kept = network.agents[executor].bundles.get(&start.id).unwrap();
+	// Valid, but no way to ask this: engines would only say that they cannot judge.
+	let elsewhere = Bundle { route: "completions".into(), ..kept };
+	network.agents[executor].bundles.put(5, &start.id, &elsewhere).unwrap();
+	let view = chain.view(executor % 3 + 1);
+	let judged = check(&network.agents[executor % 3 + 1], &view, view.inferences.get(&start.id).unwrap()).await;
+	assert_eq!(judged, Outcome::Judged(Verdict::Fraud));
 	chain.set_endpoint(executor, "http://127.0.0.1:9".into());
 	let view = chain.view(executor % 3 + 1);
 	let silent = check(&network.agents[executor % 3 + 1], &view, view.inferences.get(&start.id).unwrap()).await;

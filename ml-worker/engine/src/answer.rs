@@ -88,7 +88,7 @@ impl Answer {
     ) -> Result<(u32, Option<Event>), EngineError> {
         let failed = |what: &dyn std::fmt::Display| EngineError::Sampling(what.to_string());
         let mask = match &mut self.grammar {
-            Some(grammar) => Some(grammar.mask().map_err(|error| EngineError::Form(error.to_string()))?),
+            Some(grammar) => Some(grammar.mask()?),
             None => None,
         };
         // Recorded in the same look at the row.
@@ -101,7 +101,7 @@ impl Answer {
             return Err(failed(&UNREADABLE));
         }
         if let Some(grammar) = &mut self.grammar {
-            grammar.accept(id).map_err(|error| EngineError::Form(error.to_string()))?;
+            grammar.accept(id)?;
         }
         self.sampler.accept(id);
         let ended = self.sampler.ends_with(id);

@@ -296,6 +296,9 @@ impl<R: ModelRunner> Engine<R> {
         if let Kind::Answer(answering) = &mut work.kind {
             meters::tokens(tokens.len(), work.ticket.arrived, answering.last_token.replace(now), now);
         }
+        if let Some(item) = item {
+            self.scheduler.accepted(item, accepted);
+        }
         if over {
             meters::finished(work.ticket.arrived);
             // The ticket is held until its blocks are free.
@@ -303,9 +306,6 @@ impl<R: ModelRunner> Engine<R> {
             return;
         }
         self.work.insert(id, work);
-        if let Some(item) = item {
-            self.scheduler.accepted(item, accepted);
-        }
     }
 
     /// A failed batch leaves the blocks that its sequences wrote undefined, so all of them fail; the others go on.

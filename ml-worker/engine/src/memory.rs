@@ -25,9 +25,10 @@ pub struct Loading(());
 /// Pieces from this size on are given back one by one.
 #[cfg(target_env = "gnu")]
 const LOADED_ALONE: libc::c_int = 1 << 20;
-/// Afterwards what a step needs is kept: large pieces would be asked for and cleared anew in each.
+/// Afterwards what a step needs is kept up to this size: it would be asked for and cleared anew in each step. Larger pieces,
+/// the logits of many rows, leave holes in the heaps of a thread, which are 64 MiB each.
 #[cfg(target_env = "gnu")]
-const KEPT: libc::c_int = 32 << 20;
+const KEPT: libc::c_int = 16 << 20;
 
 impl Loading {
     /// From now on.

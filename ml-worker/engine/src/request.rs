@@ -1,7 +1,7 @@
 //! What can be asked of the engine, and what it answers.
 
 use crate::cache::prefix::{CacheSalt, Tenant};
-use crate::grammar::Grammar;
+use crate::grammar::{Grammar, GrammarError};
 use crate::runner::AdapterId;
 use crate::scheduler::Refusal;
 use pacer_artifact::{FinishReason, Position, SamplingKey, SamplingParams};
@@ -39,6 +39,9 @@ pub enum EngineError {
     /// The form that the request asks for came to a limit on the way.
     #[error("the answer could not be held to its form: {0}")]
     Form(String),
+    /// The forms of all answers together take all the memory that they may; that passes.
+    #[error("the answer could not be held to its form: {}; try again", GrammarError::Memory)]
+    FormBusy,
     /// No token was possible, or the logits were broken.
     #[error("sampling failed: {0}")]
     Sampling(String),
@@ -48,6 +51,15 @@ pub enum EngineError {
     /// The engine is shutting down.
     #[error("the engine is shutting down")]
     Stopped,
+}
+
+impl From<GrammarError> for EngineError {
+    fn from(error: GrammarError) -> Self {
+        match error {
+            GrammarError::Memory => Self::FormBusy,
+            error => Self::Form(error.to_string()),
+        }
+    }
 }
 
 /// An answer wanted.

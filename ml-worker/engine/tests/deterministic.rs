@@ -31,6 +31,8 @@ fn checkpoint() -> tempfile::TempDir {
 }
 
 fn runner(dir: &tempfile::TempDir, dtype: Dtype) -> TorchRunner {
+    // So that work is cut between threads.
+    tch::set_num_threads(3);
     let config = ModelConfig::load(dir.path()).unwrap();
     model::load(dir.path(), &config, dtype, Device::Cpu).unwrap()
 }

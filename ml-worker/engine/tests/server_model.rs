@@ -36,6 +36,8 @@ fn checkpoint(extra: Value) -> Checkpoint {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
     let config = ModelConfig::load(dir.path()).unwrap();
+    // Threads cost more than they bring at this size, and spin on cores that others use.
+    tch::set_num_threads(1);
     let tensors = checkpoint::random_tensors(&config, 7, 0.15);
     // Two files, as large checkpoints have.
     let (first, second) = tensors.split_at(tensors.len() / 2);

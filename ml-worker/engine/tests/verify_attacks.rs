@@ -368,3 +368,20 @@ fn verifier_should_blame_itself_when_its_own_model_is_broken() {
         assert!(matches!(error, VerifyError::Model(_)), "{error}");
     }
 }
+
+#[test]
+fn verifier_should_come_to_the_same_verdict_when_it_was_interrupted_and_began_again() {
+    struct Interrupted;
+    impl pacer_engine::verify::Forward for Interrupted {
+        fn logits(&self, tokens: &[u32], from: usize, mut rows: pacer_engine::verify::RowSink) -> Result<(), String> {
+            for position in (from..from + 7).chain(from..tokens.len()) {
+                rows(position, &FakeModel::REAL.row(&tokens[..=position]));
+            }
+            Ok(())
+        }
+    }
+    let claim = claim(&honest(1, params(1.0, 20)));
+    let verdict = verify(&claim, &facts(), &FakeFrontend, &Interrupted).unwrap();
+    assert_eq!(verdict, verify(&claim, &facts(), &FakeFrontend, &FakeModel::REAL).unwrap());
+    assert!(verdict.pass && verdict.tokens > 7, "{verdict:?}");
+}

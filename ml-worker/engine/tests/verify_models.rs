@@ -117,7 +117,7 @@ fn honest_answers_pass(registered: impl Fn(Dtype) -> Registered, mut asked: Vec<
                     let pair = format!("{}, {way}, {round}, for {:?}", dtype.name(), judge.facts.profile.weights);
                     assert!(verdicts.iter().all(|v| v.pass && v.calibrated), "{pair}: {verdicts:?}");
                     println!("{pair}: at most {:?}", worst(&verdicts));
-                    // The same numbers from a device that was never calibrated; f16 lies between the two formats.
+                    // The same numbers under a profile that was never calibrated (so this says nothing of real GPUs).
                     for format in [DType::F16, DType::Bf16] {
                         let foreign = declared(&answers, foreign(format));
                         assert!(foreign.iter().all(|a| judge.judge(a, 64, verifier).pass), "{pair}, elsewhere");

@@ -149,6 +149,12 @@ impl SamplingParams {
 		self.temperature.get() < Self::GREEDY_BELOW
 	}
 
+	/// Whether what was generated before changes logits.
+	pub fn penalises(&self) -> bool {
+		let (frequency, presence) = (self.frequency_penalty.get(), self.presence_penalty.get());
+		self.repetition_penalty.get() != 1.0 || frequency != 0.0 || presence != 0.0
+	}
+
 	/// Checks ranges and canonical order (invariant 2).
 	pub fn validate(&self) -> Result<(), ParamsError> {
 		let ranges = [

@@ -18,6 +18,11 @@ const SHORT: Duration = Duration::from_secs(10);
 /// How long a verification or the start of a race may take.
 const LONG: Duration = Duration::from_secs(120);
 
+/// Largest body that an engine's `/verify` reads (its `MAX_VERIFY_BYTES`).
+pub const MAX_VERIFY_BYTES: usize = 16 << 20;
+/// The same for what an executor records: it leaves room for fields that verifiers of another version add.
+pub const MAX_RECORDED_BYTES: usize = MAX_VERIFY_BYTES - (64 << 10);
+
 /// What a race is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RaceStart {
@@ -106,6 +111,13 @@ pub struct VerifyRequest {
 	pub completion_tokens: u32,
 }
 
+impl VerifyRequest {
+	/// Bytes of the body that an engine gets.
+	pub fn wire_bytes(&self) -> usize {
+		serde_json::to_vec(self).map_or(usize::MAX, |body| body.len())
+	}
+}
+
 /// What an engine found. Statistics are millionths.
 #[derive(Clone, Debug, Deserialize)]
 pub struct VerifyReply {
@@ -120,6 +132,9 @@ pub struct VerifyReply {
 	/// Mean clipped deviation of the distributions.
 	#[serde(default)]
 	pub distribution: u32,
+	/// Whether the statistics were held against thresholds that were measured for this pair of numeric profiles.
+	#[serde(default)]
+	pub calibrated: bool,
 }
 
 /// An engine's address.

@@ -19,7 +19,7 @@ use std::{
 };
 
 pub use abilities::{Abilities, Need};
-pub use client::{Engine, RaceStart, RaceStatus, VerifyReply, VerifyRequest};
+pub use client::{Engine, RaceStart, RaceStatus, VerifyReply, VerifyRequest, MAX_RECORDED_BYTES, MAX_VERIFY_BYTES};
 
 /// Time between two looks at an engine's health.
 const HEALTH_PERIOD: Duration = Duration::from_secs(2);

@@ -20,13 +20,14 @@ use tokio::sync::{mpsc, OwnedSemaphorePermit};
 use crate::{
 	app::App,
 	chain::View,
-	engine::Need,
+	engine::{Need, MAX_RECORDED_BYTES},
 	frames::Frame,
 	gateway::{
 		draw,
 		request::{Ask, Route},
 	},
 	store::bundles::Bundle,
+	verifier::check::BundleJson,
 	wire::{parse_hash, to_hex},
 };
 use answer::{Answered, Collector};
@@ -202,6 +203,11 @@ fn keep(app: &App, view: &View, checked: &Checked, answered: Answered) -> Result
 		response_text: answered.text,
 		artifact,
 	};
+	let question = BundleJson::new(bundle.clone()).and_then(|json| json.into_question(&checked.id, checked.ask.route, &record));
+	// Recording what no verifier's engine reads would count as fraud.
+	if question.is_none_or(|question| question.wire_bytes() > MAX_RECORDED_BYTES) {
+		return Err("the answer is too long to be verified, so it cannot be recorded".into());
+	}
 	let request = Hash::from(request_hash(&checked.salt, &bundle.request));
 	tracing::debug!(?request, "executed {:?}", checked.id);
 	app.bundles.put(view.epoch(), &checked.id, &bundle).map_err(|e| e.to_string())?;

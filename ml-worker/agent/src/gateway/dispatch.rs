@@ -42,7 +42,7 @@ const DRAW_SLOTS: u64 = 3;
 const LONGEST_WAIT: Duration = Duration::from_secs(20);
 /// How often it is tried again with a newer view.
 const MAX_RETRIES: u32 = 2;
-/// How many inferences one request may become.
+/// How many inferences one request may become, over all tries.
 const MAX_INFERENCES: u32 = 3;
 /// Longest refusal.
 const MAX_REFUSAL_BYTES: usize = 64 << 10;
@@ -66,6 +66,46 @@ enum Said {
 	No(String),
 	/// By its view another Host is drawn.
 	NotMine,
+	/// It cannot be reached, or gave no answer in time.
+	Silent(String),
+}
+
+/// What the candidates of one inference say about the draw.
+#[derive(Debug, Default)]
+struct Draws {
+	/// Weight of the heaviest candidate that answered (the first of equal ones), and whether it draws another Host.
+	heaviest: Option<(u64, bool)>,
+}
+
+impl Draws {
+	/// A candidate of so much weight answered.
+	fn note(&mut self, weight: u64, differs: bool) {
+		if self.heaviest.is_none_or(|(most, _)| weight > most) {
+			self.heaviest = Some((weight, differs));
+		}
+	}
+
+	/// Whether a newer block is worth waiting for: all that answered draw another Host, or at least the heaviest does. A
+	/// single Host of little weight must not be able to make clients wait.
+	fn differ(&self) -> bool {
+		self.heaviest.is_some_and(|(_, differs)| differs)
+	}
+}
+
+/// What became of a request over its tries.
+#[derive(Debug, Default)]
+struct Tries {
+	/// Numbers that are used up: each may be paid for.
+	spent: u32,
+	/// Whether the last try failed because Hosts draw another one.
+	differs: bool,
+}
+
+impl Tries {
+	/// Whether another inference may be tried. A Developer signs one number.
+	fn may_go_on(&self, payment: &Payment) -> bool {
+		self.spent < if matches!(payment, Payment::Signed(_)) { 1 } else { MAX_INFERENCES }
+	}
 }
 
 /// One inference on its way.
@@ -86,12 +126,13 @@ struct Attempt {
 /// At the border of two epochs, and when a Host was just excluded, agents may stand on different sides of it for a block
 /// and draw different executors: then it is tried again with the view of a newer block.
 pub async fn dispatch(app: &Arc<App>, mut view: Arc<View>, ask: &Ask, payment: &Payment) -> Result<Begun, ApiError> {
+	let mut tries = Tries::default();
 	for retry in 0.. {
-		let mut differs = false;
-		let refused = match dispatch_once(app, &view, ask, payment, &mut differs).await {
-			Err(e) if e.is_no_executor() && retry < MAX_RETRIES => e,
+		let refused = match dispatch_once(app, &view, ask, payment, &mut tries).await {
+			Err(e) if e.is_no_executor() && retry < MAX_RETRIES && tries.may_go_on(payment) => e,
 			answer => return answer,
 		};
+		let differs = tries.differs;
 		let slots = Duration::from_millis(view.clock.params.slot_ms.saturating_mul(DRAW_SLOTS));
 		let newer = app.newer_view(&view, if differs { slots.min(LONGEST_WAIT) } else { BORDER_TIMEOUT }).await?;
 		let helps = newer.draw_value != view.draw_value || differs && !Arc::ptr_eq(&newer, &view);
@@ -103,8 +144,8 @@ pub async fn dispatch(app: &Arc<App>, mut view: Arc<View>, ask: &Ask, payment: &
 	Err(ApiError::no_executor("no executor answered"))
 }
 
-/// One try; `differs` says whether Hosts refused because they draw another.
-async fn dispatch_once(app: &Arc<App>, view: &View, ask: &Ask, payment: &Payment, differs: &mut bool) -> Result<Begun, ApiError> {
+/// One try with one view.
+async fn dispatch_once(app: &Arc<App>, view: &View, ask: &Ask, payment: &Payment, tries: &mut Tries) -> Result<Begun, ApiError> {
 	let ta = view.me.clone().ok_or_else(|| ApiError::unavailable("this agent's Host is not registered yet"))?;
 	let model = view.model(&ask.model).ok_or_else(|| ApiError::not_found(format!("the model `{}` does not exist", ask.model)))?;
 	if let Payment::Signed(signed) = payment {
@@ -115,17 +156,13 @@ async fn dispatch_once(app: &Arc<App>, view: &View, ask: &Ask, payment: &Payment
 	}
 	let max_cost_micro = ask.max_cost_micro(model);
 	let mut last = String::new();
-	for _ in 0..MAX_INFERENCES {
+	while tries.may_go_on(payment) {
 		let attempt = reserve(app, &ta, model.id, payment, max_cost_micro).await?;
-		match try_candidates(app, view, ask, &attempt, differs).await? {
+		match try_candidates(app, view, ask, &attempt, tries).await? {
 			Ok(begun) => return Ok(begun),
 			Err(why) => last = why,
 		}
-		// The Developer signed one number: there is no second inference.
-		if matches!(payment, Payment::Signed(_)) {
-			break;
-		}
-		tracing::info!("the executor broke off before the answer began ({last}); trying a new inference");
+		tracing::info!(spent = tries.spent, "the executor broke off before the answer began: {last}");
 	}
 	Err(ApiError::no_executor(format!("no executor answered: {last}")))
 }
@@ -194,12 +231,15 @@ async fn try_candidates(
 	view: &View,
 	ask: &Ask,
 	a: &Attempt,
-	differs: &mut bool,
+	tries: &mut Tries,
 ) -> Result<Result<Begun, String>, ApiError> {
 	// The number goes back on every way out but acceptance, also when the client goes away.
 	let reserved = Reserved { app, attempt: Some(a) };
 	let payer = payer_account(&a.developer, a.is_by_key.then_some(&a.ta));
 	let id = inference_id(&app.api.genesis, &payer, &a.salt, a.sequence);
+	let weights = draw::candidates(view, a.model);
+	let mut draws = Draws::default();
+	tries.differs = false;
 	let mut last = "no Host serves this model".to_owned();
 	for attempt in 0..=MAX_ATTEMPT {
 		let Some(executor) = draw::executor(view, &id, attempt, &a.ta, a.model) else { break };
@@ -207,11 +247,11 @@ async fn try_candidates(
 		if attempt == 0 {
 			app.sequences.note(&start)?;
 		}
+		let weight = weights.iter().find(|(who, _)| *who == executor).map_or(0, |(_, weight)| *weight);
 		match offer(app, view, &executor, ask, a, attempt).await {
 			Said::Accepted(mut frames) => {
 				reserved.use_up(start)?;
-				// The number is spent: a newer view would not help.
-				*differs = false;
+				tries.spent = tries.spent.saturating_add(1);
 				metrics::counter!("pacer_agent_forwarded_total").increment(1);
 				let mut first = Vec::new();
 				return Ok(loop {
@@ -230,16 +270,24 @@ async fn try_candidates(
 			Said::Wrong(e) => return Err(e),
 			Said::NotMine => {
 				tracing::info!(attempt, "{executor} draws another Host");
-				*differs = true;
+				metrics::counter!("pacer_agent_refusals_total").increment(1);
+				draws.note(weight, true);
 				last = format!("{executor} draws another Host");
 			}
 			Said::No(why) => {
 				tracing::info!(attempt, "{executor} does not take the request: {why}");
 				metrics::counter!("pacer_agent_refusals_total").increment(1);
+				draws.note(weight, false);
+				last = why;
+			}
+			Said::Silent(why) => {
+				tracing::info!(attempt, "{executor} cannot be asked: {why}");
+				metrics::counter!("pacer_agent_refusals_total").increment(1);
 				last = why;
 			}
 		}
 	}
+	tries.differs = draws.differ();
 	Err(ApiError::no_executor(format!("no executor took the request: {last}")))
 }
 
@@ -269,7 +317,7 @@ impl Drop for Reserved<'_> {
 
 /// Offers the request to a candidate and waits until it accepts or refuses.
 async fn offer(app: &App, view: &View, executor: &AccountId, ask: &Ask, a: &Attempt, attempt: u8) -> Said {
-	let Some(endpoint) = view.endpoint(executor) else { return Said::No("it has no usable address".into()) };
+	let Some(endpoint) = view.endpoint(executor) else { return Said::Silent("it has no usable address".into()) };
 	let order = Order {
 		developer: hex::encode(&a.developer),
 		is_by_key: a.is_by_key,
@@ -301,17 +349,36 @@ async fn offer(app: &App, view: &View, executor: &AccountId, ask: &Ask, a: &Atte
 			if body["pacer_refusal"] == "draw" {
 				return Ok(Said::NotMine);
 			}
-			return Err(body["message"].as_str().map_or_else(|| format!("it answered {status}"), str::to_owned));
+			return Ok(Said::No(body["message"].as_str().map_or_else(|| format!("it answered {status}"), str::to_owned)));
 		}
 		let mut frames = Frames::new(response);
 		match frames.next().await? {
-			Frame::Accepted => Ok(Said::Accepted(frames)),
-			_ => Err("it did not accept".to_owned()),
+			Frame::Accepted => Ok::<_, String>(Said::Accepted(frames)),
+			_ => Ok(Said::No("it did not accept".to_owned())),
 		}
 	};
 	match tokio::time::timeout(REFUSAL_TIMEOUT, asking).await {
 		Ok(Ok(said)) => said,
-		Ok(Err(why)) => Said::No(why),
-		Err(_) => Said::No("it stays silent".into()),
+		Ok(Err(why)) => Said::Silent(why),
+		Err(_) => Said::Silent("it stays silent".into()),
+	}
+}
+
+#[cfg(test)]
+mod tests {
+	use super::*;
+
+	#[test]
+	fn draws_should_differ_when_the_heaviest_that_answered_says_so() {
+		let differ = |answers: &[(u64, bool)]| {
+			let mut draws = Draws::default();
+			answers.iter().for_each(|(weight, differs)| draws.note(*weight, *differs));
+			draws.differ()
+		};
+		assert!(!differ(&[]), "nobody answered");
+		assert!(differ(&[(1, true)]) && differ(&[(2, true), (9, true), (1, true)]), "all say so");
+		assert!(!differ(&[(1, true), (5, false), (4, true)]), "light Hosts do not decide");
+		assert!(differ(&[(1, false), (5, true), (4, false)]));
+		assert!(differ(&[(5, true), (5, false)]) && !differ(&[(5, false), (5, true)]), "the first of equal ones");
 	}
 }

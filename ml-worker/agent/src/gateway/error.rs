@@ -42,6 +42,12 @@ impl ApiError {
 		Self::new(StatusCode::PAYMENT_REQUIRED, message, "insufficient_quota", Some("insufficient_quota"))
 	}
 
+	/// 403: a web page asks.
+	pub fn foreign_page(origin: &str) -> Self {
+		let message = format!("pages of {origin} may not ask here: this service pays for whoever asks");
+		Self::new(StatusCode::FORBIDDEN, message, "permission_error", Some("origin_not_allowed"))
+	}
+
 	/// 404.
 	pub fn not_found(message: impl Into<String>) -> Self {
 		Self::new(StatusCode::NOT_FOUND, message, "invalid_request_error", Some("model_not_found"))

@@ -14,6 +14,9 @@ const COMPLETION_TOKENS: u64 = 16;
 const TEMPLATE_TOKENS: u64 = 256;
 /// Most tokens of an answer.
 const MAX_TOKENS: u64 = 65_536;
+/// Deepest nesting of a body. JSON readers stop at 128, and who verifies sends the body inside another one: what only
+/// just fits an executor would not fit there.
+const MAX_DEPTH: usize = 100;
 
 /// Which of the two ways to ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +68,9 @@ impl Ask {
 		let Some(model) = object.get("model").and_then(Value::as_str).map(str::to_owned) else {
 			return Err(bad("`model` is missing".into()));
 		};
+		if object.values().any(|value| is_deeper(value, MAX_DEPTH - 1)) {
+			return Err(bad(format!("the body is nested deeper than {MAX_DEPTH}")));
+		}
 		let content = match route {
 			Route::Chat => "messages",
 			Route::Completions => "prompt",
@@ -130,6 +136,16 @@ impl Ask {
 	}
 }
 
+/// Whether a value is nested deeper; the reader of JSON has bounded how deep it can be.
+fn is_deeper(value: &Value, depth: usize) -> bool {
+	match (value, depth.checked_sub(1)) {
+		(Value::Array(_) | Value::Object(_), None) => true,
+		(Value::Array(values), Some(left)) => values.iter().any(|inner| is_deeper(inner, left)),
+		(Value::Object(fields), Some(left)) => fields.values().any(|inner| is_deeper(inner, left)),
+		_ => false,
+	}
+}
+
 /// The most a request of so many bytes and tokens may cost; rounded up.
 fn max_cost_micro(model: &ModelView, prompt_bytes: u64, max_tokens: u64) -> u32 {
 	let part = |price: Balance, tokens: u64| price.saturating_mul(tokens.into());
@@ -185,6 +201,16 @@ mod tests {
 		assert!(formed(json!({"model": "m", "messages": [], "response_format": {"type": "json_object"}})));
 		assert!(formed(json!({"model": "m", "messages": [], "tool_choice": "required"})));
 		assert!(!formed(json!({"model": "m", "messages": [], "tool_choice": "auto"})));
+	}
+
+	#[test]
+	fn request_should_be_refused_when_it_is_nested_too_deep_to_be_verified() {
+		let nested = |depth: usize| {
+			let (open, close) = ("[".repeat(depth), "]".repeat(depth));
+			let body = format!(r#"{{"model":"m","messages":[],"max_tokens":1,"x":{open}{close}}}"#);
+			Ask::parse(Route::Chat, Bytes::from(body), true).map(|ask| ask.max_tokens).map_err(|e| e.status.as_u16())
+		};
+		assert_eq!((nested(MAX_DEPTH - 1), nested(MAX_DEPTH)), (Ok(1), Err(400)));
 	}
 
 	#[test]

@@ -18,7 +18,10 @@ use pacer_artifact::{
 };
 use serde_json::{json, Value};
 
-use crate::{engine::RaceStart, testing::chain::MODEL};
+use crate::{
+	engine::{RaceStart, MAX_VERIFY_BYTES},
+	testing::chain::MODEL,
+};
 
 /// What a fake engine does with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +34,8 @@ pub enum Mode {
 	BreaksEarly,
 	/// It breaks off after the first word.
 	BreaksLate,
+	/// It streams more than can be verified.
+	Overlong,
 }
 
 /// What a fake engine does when it is asked about nonces.
@@ -200,8 +205,9 @@ async fn race_verify(State(engine): State<FakeEngine>, Json(ask): Json<Value>) -
 
 async fn verify_answer(State(engine): State<FakeEngine>, Json(ask): Json<Value>) -> Json<Value> {
 	let routes = ["chat/completions", "completions"];
-	let pass = engine.lock().pass && routes.iter().any(|route| ask["route"] == *route);
-	Json(json!({"pass": pass, "fault": null, "choice": 11, "distribution": 22, "level": 0}))
+	let state = engine.lock();
+	let pass = state.pass && routes.iter().any(|route| ask["route"] == *route);
+	Json(json!({"pass": pass, "fault": null, "choice": 11, "distribution": 22, "level": 0, "calibrated": true}))
 }
 
 async fn chat(State(engine): State<FakeEngine>, Json(request): Json<Value>) -> Response {
@@ -222,6 +228,9 @@ async fn chat(State(engine): State<FakeEngine>, Json(request): Json<Value>) -> R
 	let delta = |delta: Value| json!({"choices": [{"delta": delta, "finish_reason": null}]});
 	let mut events = vec![delta(json!({"role": "assistant", "content": ""}))];
 	events.extend(["one", " two", " three"].map(|word| delta(json!({"content": word}))));
+	if mode == Mode::Overlong {
+		events.push(delta(json!({"content": "x".repeat(MAX_VERIFY_BYTES)})));
+	}
 	events.push(json!({"object": "pacer.artifact", "choices": [], "pacer": {"artifact": artifact}}));
 	let mut text: Vec<String> = events.iter().map(|e| format!("data: {e}\n\n")).collect();
 	text.push("data: [DONE]\n\n".into());

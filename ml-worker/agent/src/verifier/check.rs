@@ -1,16 +1,22 @@
 //! Judges one inference: fetches request, answer and artifact from the executor, and asks an engine.
+//!
+//! What the executor hands out is its word alone. Whatever no honest executor could have kept is fraud, also where an
+//! engine would only say that it cannot judge: else an executor could make itself unjudgeable.
 
 use std::time::Duration;
 
-use pacer_artifact::preimage::request_hash;
-use pacer_types::ledger::{InferenceView, Verdict};
+use pacer_artifact::{artifact::hash_bytes, preimage::request_hash};
+use pacer_types::{
+	ledger::{FinishRecord, InferenceView, Verdict},
+	Hash, InferenceId,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
 	app::App,
 	chain::View,
-	engine::{Need, VerifyRequest},
-	gateway::request::Route,
+	engine::{Need, VerifyReply, VerifyRequest, MAX_VERIFY_BYTES},
+	gateway::request::{Ask, Route},
 	signing::Parts,
 	store::bundles::Bundle,
 	wire::{parse_hash, read_json, to_hex},
@@ -47,6 +53,20 @@ impl BundleJson {
 			artifact: to_hex(bundle.artifact),
 		})
 	}
+
+	/// What an engine is asked about it; `None` if the request is no JSON.
+	pub fn into_question(self, id: &InferenceId, route: Route, finish: &FinishRecord) -> Option<VerifyRequest> {
+		Some(VerifyRequest {
+			request: serde_json::from_str(&self.request).ok()?,
+			artifact: self.artifact,
+			artifact_hash: to_hex(finish.artifact),
+			inference_id: to_hex(id),
+			route: route.path(),
+			response_text: self.response_text,
+			prompt_tokens: finish.prompt_tokens,
+			completion_tokens: finish.completion_tokens,
+		})
+	}
 }
 
 /// What a check found.
@@ -70,33 +90,58 @@ pub async fn check(app: &App, view: &View, inference: &InferenceView) -> Outcome
 		Ok(bundle) => bundle,
 		Err(why) => return Outcome::Silent(why),
 	};
-	let Some(salt) = parse_hash(&bundle.request_salt) else { return Outcome::Judged(Verdict::Fraud) };
-	if request_hash(&salt, bundle.request.as_bytes()) != inference.start.request.0 {
-		return Outcome::Judged(Verdict::Fraud);
-	}
-	let Ok(request) = serde_json::from_str(&bundle.request) else { return Outcome::Judged(Verdict::Fraud) };
-	let Some(route) = Route::from_path(&bundle.route) else { return Outcome::Judged(Verdict::Fraud) };
-	let Some(lease) = app.engines.lease(Need::Verify) else { return Outcome::Unable(app.engines.why_unable(Need::Verify)) };
-	let ask = VerifyRequest {
-		artifact: bundle.artifact,
-		artifact_hash: to_hex(finish.artifact),
-		inference_id: to_hex(inference.id),
-		request,
-		route: route.path(),
-		response_text: bundle.response_text,
-		prompt_tokens: finish.prompt_tokens,
-		completion_tokens: finish.completion_tokens,
+	let ask = match question(bundle, &inference.id, &inference.start.request, finish) {
+		Ok(ask) => ask,
+		Err(why) => {
+			tracing::warn!("{:?}: {why}", inference.id);
+			return Outcome::Judged(Verdict::Fraud);
+		}
 	};
+	let Some(lease) = app.engines.lease(Need::Verify) else { return Outcome::Unable(app.engines.why_unable(Need::Verify)) };
 	match lease.engine().verify(&ask).await {
-		Ok(reply) => Outcome::Judged(match (reply.pass, reply.fault) {
-			(true, _) => Verdict::Pass,
-			(false, Some(fault)) => {
-				tracing::warn!("{:?}: {fault}", inference.id);
-				Verdict::Fraud
-			}
-			(false, None) => Verdict::Fail { choice: reply.choice, distribution: reply.distribution },
-		}),
+		Ok(reply) => outcome(&inference.id, reply),
 		Err(e) => Outcome::Unable(e.to_string()),
+	}
+}
+
+/// What an engine is asked about a bundle. An error says why no honest executor could have kept it.
+fn question(bundle: BundleJson, id: &InferenceId, request: &Hash, finish: &FinishRecord) -> Result<VerifyRequest, &'static str> {
+	let salt = parse_hash(&bundle.request_salt).ok_or("the salt is unreadable")?;
+	if request_hash(&salt, bundle.request.as_bytes()) != request.0 {
+		return Err("the request is not the recorded one");
+	}
+	let route = Route::from_path(&bundle.route).ok_or("there is no such route")?;
+	// Neither hashed nor on chain, but only one is right: executors accept no body that two routes could answer.
+	Ask::parse(route, bundle.request.clone().into(), true).map_err(|_| "the request is none that an executor takes by this route")?;
+	let artifact = bundle.artifact.strip_prefix("0x").unwrap_or(&bundle.artifact);
+	let artifact = hex::decode(artifact).map_err(|_| "the artifact is unreadable")?;
+	if hash_bytes(&artifact) != finish.artifact.0 {
+		return Err("the artifact is not the recorded one");
+	}
+	let ask = bundle.into_question(id, route, finish).ok_or("the request is no JSON")?;
+	// Executors record nothing that is longer.
+	if ask.wire_bytes() > MAX_VERIFY_BYTES {
+		return Err("it is too long for an engine");
+	}
+	Ok(ask)
+}
+
+/// What an engine's finding means.
+fn outcome(id: &InferenceId, reply: VerifyReply) -> Outcome {
+	let VerifyReply { choice, distribution, .. } = reply;
+	match reply.fault {
+		_ if reply.pass => Outcome::Judged(Verdict::Pass),
+		Some(fault) => {
+			tracing::warn!("{id:?}: {fault}");
+			Outcome::Judged(Verdict::Fraud)
+		}
+		None => {
+			// Bounds for such pairs are gross. To pass whatever crosses them would let every executor choose a profile
+			// that excuses it.
+			let pair = if reply.calibrated { "" } else { ", for a pair of numeric profiles with gross bounds only" };
+			tracing::warn!("{id:?}: the statistics fail (choice {choice}, distribution {distribution} millionths{pair})");
+			Outcome::Judged(Verdict::Fail { choice, distribution })
+		}
 	}
 }
 
@@ -110,4 +155,58 @@ async fn fetch(app: &App, view: &View, inference: &InferenceView) -> Result<Bund
 	let response = request.send().await.map_err(|e| e.to_string())?;
 	let response = response.error_for_status().map_err(|e| e.to_string())?;
 	read_json(response, MAX_BUNDLE_BYTES).await
+}
+
+#[cfg(test)]
+mod tests {
+	use super::*;
+
+	const REQUEST: &str = r#"{"model":"m","messages":[],"max_tokens":1}"#;
+
+	fn bundle() -> BundleJson {
+		BundleJson {
+			request_salt: to_hex([7u8; 32]),
+			request: REQUEST.into(),
+			route: "chat/completions".into(),
+			response_text: "hi".into(),
+			artifact: to_hex([1u8, 2]),
+		}
+	}
+
+	fn why_fraud(request: &str, bundle: BundleJson) -> Option<&'static str> {
+		let request = Hash::from(request_hash(&[7; 32], request.as_bytes()));
+		let finish = FinishRecord { artifact: Hash::from(hash_bytes(&[1, 2])), prompt_tokens: 1, completion_tokens: 1 };
+		question(bundle, &InferenceId::repeat_byte(3), &request, &finish).err()
+	}
+
+	#[test]
+	fn bundle_should_be_fraud_when_no_honest_executor_could_have_kept_it() {
+		assert_eq!(why_fraud(REQUEST, bundle()), None);
+		for wrong in [
+			BundleJson { request_salt: "0x07".into(), ..bundle() },
+			BundleJson { request: REQUEST.replace('1', "2"), ..bundle() },
+			BundleJson { route: "embeddings".into(), ..bundle() },
+			BundleJson { route: "completions".into(), ..bundle() },
+			BundleJson { artifact: "0xno".into(), ..bundle() },
+			BundleJson { artifact: to_hex([1u8, 3]), ..bundle() },
+			BundleJson { response_text: "x".repeat(MAX_VERIFY_BYTES), ..bundle() },
+		] {
+			assert!(why_fraud(REQUEST, wrong.clone()).is_some(), "{} {} {}", wrong.request, wrong.route, wrong.artifact);
+		}
+		let unlimited = r#"{"model":"m","messages":[]}"#;
+		assert!(why_fraud(unlimited, BundleJson { request: unlimited.into(), ..bundle() }).is_some(), "no executor takes it");
+	}
+
+	#[test]
+	fn outcome_should_be_a_fail_whatever_profile_was_declared_when_statistics_fail() {
+		let outcome = |pass, fault: Option<&str>, calibrated| {
+			let fault = fault.map(str::to_owned);
+			super::outcome(&InferenceId::repeat_byte(3), VerifyReply { pass, fault, choice: 1, distribution: 2, calibrated })
+		};
+		for calibrated in [true, false] {
+			assert_eq!(outcome(true, None, calibrated), Outcome::Judged(Verdict::Pass));
+			assert_eq!(outcome(false, Some("text"), calibrated), Outcome::Judged(Verdict::Fraud));
+			assert_eq!(outcome(false, None, calibrated), Outcome::Judged(Verdict::Fail { choice: 1, distribution: 2 }));
+		}
+	}
 }

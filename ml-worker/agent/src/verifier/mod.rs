@@ -126,12 +126,12 @@ impl Verifier {
 		}
 	}
 
-	/// Starts checks, oldest first.
+	/// Starts checks, those that are due longest first: one that is tried again and again keeps no other from its turn.
 	fn start(&mut self, view: &Arc<View>) {
 		let slot = view.slot();
 		let mut waiting: Vec<_> =
 			self.jobs.iter_mut().filter(|(_, j)| !j.is_running && j.verdict.is_none() && slot >= j.next_try).collect();
-		waiting.sort_by_key(|(_, j)| j.since);
+		waiting.sort_by_key(|(_, j)| j.next_try);
 		for (id, job) in waiting.into_iter().take(CONCURRENT.saturating_sub(self.running.len())) {
 			let Some(inference) = view.inferences.get(id).cloned() else { continue };
 			job.is_running = true;

@@ -55,7 +55,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// Notes that the tables have grown to `bytes`.
+    /// Notes that the tables have grown to `bytes`, with every mask and every token.
     pub fn grow(&mut self, bytes: usize) -> Result<(), GrammarError> {
         let more = bytes.saturating_sub(self.bytes);
         self.bytes += more;

@@ -350,7 +350,7 @@ impl Grammar {
         Ok(&self.mask)
     }
 
-    /// Takes the next token.
+    /// Takes the next token. After an error of any kind but [`GrammarError::Violated`] the answer cannot go on.
     pub fn accept(&mut self, token: u32) -> Result<(), GrammarError> {
         if self.eos.contains(&token) {
             if !self.ended && !self.is_complete()? {
@@ -365,7 +365,8 @@ impl Grammar {
         }
         self.current = false;
         match self.matcher.try_consume_tokens(&[token]) {
-            Ok(1) => Ok(()),
+            // Whoever only follows an answer never asks for a mask, and learns all the same.
+            Ok(1) => self.held.grow(self.tables.lexer_stats().num_bytes),
             Ok(_) => Err(GrammarError::Violated(token)),
             Err(error) => Err(GrammarError::Limit(message(&error))),
         }

@@ -423,3 +423,20 @@ fn answers_should_begin_and_go_on_only_while_their_tables_fit_into_the_budget() 
     drop((first, second));
     write(&mut start(&free, &constraint)).unwrap();
 }
+
+#[test]
+fn accept_should_refuse_when_the_tables_outgrow_the_budget_though_no_mask_was_asked_for() {
+    let constraint = constraint::regex("(a|b)*a(a|b){12}c").unwrap();
+    let mut compiler = compiler();
+    let before = start(&compiler, &constraint).tables.lexer_stats().num_bytes;
+    compiler.budget = Arc::new(Budget::new(before + 1, 0));
+    let mut grammar = start(&compiler, &constraint);
+    let mut letters = 0x2545_f491_4f6c_dd1d_u64;
+    let followed = (0..400).try_for_each(|_| {
+        letters ^= letters << 13;
+        letters ^= letters >> 7;
+        letters ^= letters << 17;
+        grammar.accept(u32::from(b'a' + (letters & 1) as u8))
+    });
+    assert_eq!(followed, Err(GrammarError::Memory));
+}

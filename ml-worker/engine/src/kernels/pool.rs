@@ -177,14 +177,20 @@ impl Pool {
     }
 }
 
-/// The process's pool, as large as libtorch's when it is first used.
-static POOL: OnceLock<Mutex<Pool>> = OnceLock::new();
+/// The process's pool, as large as libtorch's when it is first used, and its size.
+static POOL: OnceLock<(usize, Mutex<Pool>)> = OnceLock::new();
+
+fn process_pool() -> &'static (usize, Mutex<Pool>) {
+    POOL.get_or_init(|| {
+        let pool = Pool::new(tch::get_num_threads().max(1) as usize);
+        (pool.threads(), Mutex::new(pool))
+    })
+}
 
 /// Calls `task` with `0..tasks` on the process's pool. If another thread is using that, the caller works alone: results
 /// do not depend on who computes what.
 pub fn run(tasks: usize, task: &Task<'_>) {
-    let pool = POOL.get_or_init(|| Mutex::new(Pool::new(tch::get_num_threads().max(1) as usize)));
-    match pool.try_lock() {
+    match process_pool().1.try_lock() {
         Ok(mut pool) => pool.run(tasks, task),
         // A panic leaves the pool as good as new.
         Err(TryLockError::Poisoned(pool)) => pool.into_inner().run(tasks, task),
@@ -195,7 +201,7 @@ pub fn run(tasks: usize, task: &Task<'_>) {
 /// Cuts `0..total` into tasks for the process's pool and returns their starts, with `total` behind the last: large ones
 /// first, of at most `most`, then smaller and smaller ones, so that all threads end at about the same time.
 pub fn shares(total: usize, most: usize) -> Vec<usize> {
-    let threads = tch::get_num_threads().max(1) as usize;
+    let threads = process_pool().0;
     let mut starts = vec![0];
     let mut start = 0;
     while start < total {

@@ -97,8 +97,19 @@ impl Deadline {
 pub struct Caller {
     /// When to give up.
     pub deadline: Deadline,
+    /// The same by the request alone, without the operator's limit: that is meant for answers, and a Host that cannot
+    /// check a long one of others abstains.
+    pub own_deadline: Deadline,
     /// Whose cached text may be used, and whose turn it is: holders of different keys share neither.
     pub tenant: Tenant,
+}
+
+impl Caller {
+    /// Asks now, with the time that the request itself and the operator leave.
+    fn new(asked: Option<Duration>, operator: Option<Duration>, tenant: Tenant) -> Self {
+        let end = |patience: Option<Duration>| patience.map_or(Deadline::default(), Deadline::after);
+        Self { deadline: end([asked, operator].into_iter().flatten().min()), own_deadline: end(asked), tenant }
+    }
 }
 
 /// The key that a request shows. The scheme's name is written in any case.
@@ -147,13 +158,11 @@ pub async fn identify(State(server): State<Arc<Server>>, mut request: Request, n
             return named(wrong.into_response(), id);
         }
     };
-    let patience = [asked, server.options.request_timeout].into_iter().flatten().min();
     let tenant = match bearer(&request) {
         Some(key) if server.options.keys.is_needed() => Tenant::of(key.as_bytes()),
         _ => Tenant::default(),
     };
-    let deadline = patience.map_or(Deadline::default(), Deadline::after);
-    request.extensions_mut().insert(Caller { deadline, tenant });
+    request.extensions_mut().insert(Caller::new(asked, server.options.request_timeout, tenant));
     named(next.run(request).await, id)
 }
 
@@ -224,6 +233,21 @@ mod tests {
         assert!(keys.admit(Some("one")) && keys.admit(Some("two")));
         assert!(!keys.admit(Some("three")) && !keys.admit(None) && !keys.admit(Some("")));
         assert_eq!(format!("{keys:?}"), "ApiKeys(2)");
+    }
+
+    #[test]
+    fn caller_should_have_its_own_deadline_when_the_operator_sets_a_limit() {
+        let (short, long) = (Some(Duration::from_secs(1)), Some(Duration::from_secs(600)));
+        let of = |asked, operator| {
+            let caller = Caller::new(asked, operator, Tenant::default());
+            (caller.deadline.instant(), caller.own_deadline.instant())
+        };
+        assert_eq!(of(None, None), (None, None));
+        assert!(matches!(of(None, short), (Some(_), None)));
+        let (limited, own) = of(long, short);
+        assert!(limited.unwrap() < own.unwrap());
+        let (limited, own) = of(short, long);
+        assert!(limited.unwrap() <= own.unwrap());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::engine::EngineError;
 use crate::scheduler::Refusal;
+use crate::verify::VerifyError;
 use axum::http::{header, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{json, Value};
@@ -22,11 +23,18 @@ pub struct ApiError {
     pub code: Option<&'static str>,
     /// Seconds after which it is worth trying again.
     pub retry_after_s: Option<u32>,
+    /// Whether it was refused before its body was read.
+    pub unread: bool,
 }
 
 impl ApiError {
     fn new(status: StatusCode, message: impl Into<String>, code: Option<&'static str>) -> Self {
-        Self { status, message: message.into(), param: None, code, retry_after_s: None }
+        Self { status, message: message.into(), param: None, code, retry_after_s: None, unread: false }
+    }
+
+    /// This error, told before the request's body was read.
+    pub fn unread(self) -> Self {
+        Self { unread: true, ..self }
     }
 
     /// 400: the request is wrong.
@@ -76,6 +84,11 @@ impl ApiError {
     /// 405: the path is there, but not for this method.
     pub fn method_not_allowed() -> Self {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method", None)
+    }
+
+    /// 408: the body takes too long to come.
+    pub fn slow_body() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time", None).unread()
     }
 
     /// 413: a body over the limit.
@@ -132,8 +145,24 @@ impl From<EngineError> for ApiError {
             EngineError::Refused(Refusal::Empty) | EngineError::Params(_) | EngineError::Form(_) => {
                 Self::bad_request(message)
             }
+            // The answer had begun, so this is no refusal.
+            EngineError::FormBusy => Self {
+                retry_after_s: Some(RETRY_AFTER_S),
+                ..Self::new(StatusCode::SERVICE_UNAVAILABLE, message, Some("queue_full"))
+            },
             EngineError::Stopped => Self::new(StatusCode::SERVICE_UNAVAILABLE, message, None),
             EngineError::Sampling(_) | EngineError::Model(_) => Self::internal(message),
+        }
+    }
+}
+
+impl From<VerifyError> for ApiError {
+    fn from(error: VerifyError) -> Self {
+        let text = error.to_string();
+        match error {
+            VerifyError::Request(_) | VerifyError::Unsupported(_) => Self::bad_request(text),
+            VerifyError::Busy(_) => Self::busy(text),
+            VerifyError::Model(_) => Self::internal(text),
         }
     }
 }
@@ -141,18 +170,49 @@ impl From<EngineError> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, axum::Json(self.body())).into_response();
-        let extra = match self.status {
-            StatusCode::TOO_MANY_REQUESTS => {
-                Some((header::RETRY_AFTER, self.retry_after_s.unwrap_or(RETRY_AFTER_S).into()))
-            }
-            // Refused before the body was read: the connection ends here, and a client that keeps connections must
-            // know, or its next request would run into the end.
-            StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                Some((header::CONNECTION, HeaderValue::from_static("close")))
-            }
-            _ => None,
+        let wait_s = match self.status {
+            StatusCode::TOO_MANY_REQUESTS => Some(self.retry_after_s.unwrap_or(RETRY_AFTER_S)),
+            _ => self.retry_after_s,
         };
-        response.headers_mut().extend(extra);
+        if let Some(seconds) = wait_s {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        // Refused before the body was read: the connection ends here, and a client that keeps connections must know, or
+        // its next request would run into the end.
+        let early = [StatusCode::PAYLOAD_TOO_LARGE, StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
+        if self.unread || early.contains(&self.status) {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grammar::GrammarError;
+
+    fn told(error: ApiError) -> (u16, Option<String>, bool) {
+        let response = error.into_response();
+        let wait = response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned());
+        (response.status().as_u16(), wait, response.headers().contains_key(header::CONNECTION))
+    }
+
+    #[test]
+    fn error_should_say_when_to_try_again_when_only_the_load_of_others_stands_in_the_way() {
+        let engine = |error: GrammarError| told(EngineError::from(error).into());
+        let verify = |error: GrammarError| told(VerifyError::from(error).into());
+        assert_eq!(engine(GrammarError::Memory), (503, Some("1".into()), false));
+        assert_eq!(verify(GrammarError::Memory), (429, Some("1".into()), false));
+        let limit = || GrammarError::Limit("too large".into());
+        assert_eq!(engine(limit()), (400, None, false));
+        assert_eq!(verify(limit()), (400, None, false));
+    }
+
+    #[test]
+    fn error_should_end_the_connection_when_the_body_was_not_read() {
+        assert_eq!(told(ApiError::busy("full").unread()), (429, Some("1".into()), true));
+        assert_eq!(told(ApiError::slow_body()), (408, None, true));
+        assert_eq!(told(ApiError::too_large(1)), (413, None, true));
     }
 }

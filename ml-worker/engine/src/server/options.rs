@@ -63,7 +63,7 @@ pub struct ApiArgs {
     /// Origin whose web pages may ask, such as https://example.org, or *; may be given several times
     #[arg(long = "allow-origin", value_name = "ORIGIN")]
     allow_origins: Vec<String>,
-    /// Longest time for a request; clients may ask for less with the header x-request-timeout-ms
+    /// Longest time for a request, /verify excepted; clients may ask for less with the header x-request-timeout-ms
     #[arg(long, value_name = "SECONDS")]
     request_timeout_s: Option<u64>,
     /// How the model writes calls of tools: auto (by its chat template), none, hermes, llama3 or mistral

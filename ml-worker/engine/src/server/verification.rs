@@ -1,18 +1,23 @@
 //! `POST /verify`: somebody's answer is checked by one teacher-forced pass that shares the batch with live requests.
 
-use super::access::Caller;
-use super::body::{body_bytes, parse, Body};
+use super::access::{Caller, Deadline};
+use super::body::{body_bytes, parse};
 use super::error::ApiError;
 use super::validation::{validate, Api, Facts};
 use super::Server;
 use crate::engine::{Score, Tenant};
 use crate::grammar::Grammar;
-use crate::verify::{prepare, Frontend, Prepared, Rendered, Replay, VerifyError, VerifyReply, VerifyRequest};
-use axum::extract::State;
+use crate::verify::{prepare, Claim, Frontend, Prepared, Rendered, Replay, VerifyError, VerifyReply, VerifyRequest};
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request, State};
 use axum::{Extension, Json};
-use pacer_artifact::{Constraint, KeyKind, Verdict};
+use pacer_artifact::{Artifact, Constraint, KeyKind, Verdict};
 use serde_json::Value;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Longest time that a body may take to come.
+const BODY_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Frontend for Server {
     fn render(&self, api: Api, request: &Value) -> Result<Rendered, String> {
@@ -35,45 +40,69 @@ impl Frontend for Server {
     }
 
     fn grammar(&self, constraint: &Constraint) -> Result<Option<Grammar>, String> {
-        self.grammars.compile(constraint).map_err(|error| error.to_string())
+        self.try_grammar(constraint).map_err(|error| error.to_string())
+    }
+
+    fn try_grammar(&self, constraint: &Constraint) -> Result<Option<Grammar>, VerifyError> {
+        Ok(self.grammars.compile(constraint)?)
     }
 }
 
-impl From<VerifyError> for ApiError {
-    fn from(error: VerifyError) -> Self {
-        match error {
-            VerifyError::Request(message) | VerifyError::Unsupported(message) => Self::bad_request(message),
-            VerifyError::Model(message) => Self::internal(message),
-        }
-    }
-}
-
-/// `POST /verify`.
+/// `POST /verify`. Its time is limited by the request's own header alone, not by the operator's limit for answers.
 pub async fn verify(
     State(server): State<Arc<Server>>,
     Extension(caller): Extension<Caller>,
-    body: Body,
+    request: Request,
 ) -> Result<Json<VerifyReply>, ApiError> {
-    let body = body_bytes(body, super::MAX_VERIFY_BYTES)?;
-    let workers = server.workers.clone();
-    let work = move || {
+    let (deadline, workers) = (caller.own_deadline, server.workers.clone());
+    let place = workers.verify_bodies.enter(deadline).await.map_err(ApiError::unread)?;
+    let body = received(request, deadline).await?;
+    let read = move || -> Result<_, ApiError> {
         let request: VerifyRequest = parse(&body)?;
+        drop(body);
         let name = request.model();
         let server = server.serving(name.as_deref());
         let claim = request.into_claim(&*server)?;
-        let prepared = prepare(&claim, &server.model, &*server)?;
-        Ok((server, claim, prepared))
+        let prepared = match has_form(&claim) {
+            true => None,
+            false => Some(prepare(&claim, &server.model, &*server)?),
+        };
+        Ok((server, claim, prepared, place))
     };
-    let (server, claim, prepared) = workers.requests.run(caller.deadline, work).await?;
+    let (server, artifact, prepared, place) = match workers.requests.run(deadline, read).await? {
+        (server, claim, Some(prepared), place) => (server, claim.artifact, prepared, place),
+        (server, claim, None, place) => {
+            // Compiling takes up to seconds and waits for others that compile: not where plain requests are made ready.
+            let compile = move || -> Result<_, ApiError> {
+                let prepared = prepare(&claim, &server.model, &*server)?;
+                Ok((server, claim.artifact, prepared, place))
+            };
+            workers.grammars.run(deadline, compile).await?
+        }
+    };
+    // What the engine works on has a queue with bounds of its own.
+    drop(place);
     let verdict = match prepared {
         Prepared::Fault(fault) => Verdict::fraud(fault),
-        Prepared::Replay(replay) => caller.deadline.limit(replayed(&server, caller.tenant, replay)).await??,
+        Prepared::Replay(replay) => deadline.limit(replayed(&server, caller.tenant, replay)).await??,
     };
     let outcome = if verdict.pass { "pass" } else { "fail" };
     metrics::counter!("pacer_engine_verifications_total", "outcome" => outcome).increment(1);
-    let reply = VerifyReply::new(&verdict, &claim.artifact);
+    let reply = VerifyReply::new(&verdict, &artifact);
     tracing::info!(outcome, tokens = reply.tokens, fault = reply.fault.as_deref(), "an answer was verified");
     Ok(Json(reply))
+}
+
+/// The body, unless it takes too long: meanwhile it keeps others from being read.
+async fn received(request: Request, deadline: Deadline) -> Result<Bytes, ApiError> {
+    let body = tokio::time::timeout(BODY_PATIENCE, Bytes::from_request(request, &()));
+    let body = deadline.limit(body).await.map_err(ApiError::unread)?;
+    body_bytes(body.map_err(|_| ApiError::slow_body())?, super::MAX_VERIFY_BYTES)
+}
+
+/// Whether the answer was held to a form, so that a grammar may have to be compiled. What cannot be read needs none.
+fn has_form(claim: &Claim) -> bool {
+    Artifact::from_bytes(&claim.artifact).is_ok_and(|artifact| artifact.params.constraint != Constraint::None)
 }
 
 async fn replayed(server: &Server, tenant: Tenant, replay: Replay) -> Result<Verdict, ApiError> {

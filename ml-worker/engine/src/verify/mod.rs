@@ -29,9 +29,21 @@ pub enum VerifyError {
     /// This engine cannot check such an answer (a grammar it does not know).
     #[error("{0}")]
     Unsupported(String),
+    /// What others have this engine do stands in the way; that passes.
+    #[error("{0}; try again")]
+    Busy(String),
     /// Our own model failed.
     #[error("{0}")]
     Model(String),
+}
+
+impl From<GrammarError> for VerifyError {
+    fn from(error: GrammarError) -> Self {
+        match error {
+            GrammarError::Memory => Self::Busy(error.to_string()),
+            error => Self::Unsupported(error.to_string()),
+        }
+    }
 }
 
 /// Bounds the work that an answer of broken characters costs; a character has four bytes, so four tokens would do.
@@ -84,6 +96,10 @@ pub trait Frontend {
             Constraint::None => Ok(None),
             _ => Err("the answer was restricted to a form this engine cannot check".into()),
         }
+    }
+    /// The same, for those that can tell a trouble that passes ([`VerifyError::Busy`]) from one that stays.
+    fn try_grammar(&self, constraint: &Constraint) -> Result<Option<Grammar>, VerifyError> {
+        self.grammar(constraint).map_err(VerifyError::Unsupported)
     }
 }
 
@@ -172,7 +188,7 @@ pub fn prepare(claim: &Claim, facts: &ModelFacts, frontend: &dyn Frontend) -> Re
     if let Some(fault) = text_fault(&artifact, claim.response_text.as_deref(), frontend)? {
         return Ok(Prepared::Fault(fault));
     }
-    let grammar = || frontend.grammar(&artifact.params.constraint).map_err(VerifyError::Unsupported);
+    let grammar = || frontend.try_grammar(&artifact.params.constraint);
     // Once to see that the answer fits, which needs no model, and once beside the rows.
     if let Some(fault) = grammar()?.map_or(Ok(None), |grammar| form_fault(&artifact, grammar))? {
         return Ok(Prepared::Fault(fault));
@@ -187,7 +203,7 @@ fn form_fault(artifact: &Artifact, mut grammar: Grammar) -> Result<Option<Fault>
         match grammar.accept(id) {
             Ok(()) => {}
             Err(GrammarError::Violated(_)) => return Ok(Some(Fault::Form)),
-            Err(error) => return Err(VerifyError::Unsupported(error.to_string())),
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(None)

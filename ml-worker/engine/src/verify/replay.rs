@@ -74,12 +74,19 @@ impl Replay {
         self.rows(position, &[row]);
     }
 
-    /// [`Self::row`] of several positions from `first` on, which are looked at side by side.
+    /// [`Self::row`] of several positions from `first` on, which are looked at side by side. Rows that were seen before
+    /// (the text lost its blocks and was computed again) change nothing.
     pub fn rows(&mut self, first: usize, rows: &[&[f32]]) {
         if self.error.is_some() {
             return;
         }
-        if first != self.first_row() + self.seen {
+        let next = self.first_row() + self.seen;
+        let known = next.saturating_sub(first).min(rows.len());
+        let (first, rows) = (first + known, &rows[known..]);
+        if rows.is_empty() {
+            return;
+        }
+        if first != next {
             self.error = Some(VerifyError::Model(format!("row {first} came out of order")));
             return;
         }
@@ -109,12 +116,11 @@ impl Replay {
             return Err(VerifyError::Model(format!("position {at}: more rows than asked for")));
         };
         let chosen = position.token();
-        // It fitted before; only a limit can stand in the way now.
-        let limit = |error: crate::grammar::GrammarError| VerifyError::Unsupported(error.to_string());
         let mask = match &mut self.grammar {
             Some(grammar) => {
-                let mask = grammar.mask().map_err(limit)?.clone();
-                grammar.accept(chosen).map_err(limit)?;
+                // It fitted before; only a limit or the load of others can stand in the way now.
+                let mask = grammar.mask()?.clone();
+                grammar.accept(chosen)?;
                 Some(mask)
             }
             None => None,

@@ -19,8 +19,6 @@ pub fn random(config: &Value, seed: i64, scale: f64) -> tempfile::TempDir {
 
 /// The tensors of [`random`], in the order of the model's list.
 pub fn random_tensors(config: &ModelConfig, seed: i64, scale: f64) -> Vec<(String, Tensor)> {
-    // Threads cost more than they bring at this size, and spin on cores that others use.
-    tch::set_num_threads(1);
     tch::manual_seed(seed);
     let random = |(name, shape): (String, Vec<usize>)| {
         let shape: Vec<i64> = shape.iter().map(|n| *n as i64).collect();

@@ -16,7 +16,7 @@ pub mod reference;
 pub mod select;
 mod view;
 
-use alloc::{collections::BTreeMap, vec::Vec};
+use alloc::{collections::BTreeMap, sync::Arc, vec::Vec};
 
 pub use margin::Margin;
 pub use mask::TokenMask;
@@ -89,14 +89,15 @@ impl Scratch {
 	}
 }
 
-/// The sampling state of one sequence.
+/// The sampling state of one sequence. A clone is cheap: it shares all that does not change.
 #[derive(Clone, Debug)]
 pub struct Sampler {
-	params: SamplingParams,
+	params: Arc<SamplingParams>,
 	key: SamplingKey,
-	vocab: Vocabulary,
+	vocab: Arc<Vocabulary>,
 	/// Ids of the prompt, ascending, once each. Empty unless the repetition penalty needs it.
-	prompt: Vec<u32>,
+	prompt: Arc<[u32]>,
+	/// How often each token was generated. Empty unless a penalty needs it.
 	counts: BTreeMap<u32, u32>,
 	output: Vec<u32>,
 }
@@ -114,7 +115,8 @@ impl Sampler {
 			seen.sort_unstable();
 			seen.dedup();
 		}
-		Ok(Self { params, key, vocab, prompt: seen, counts: BTreeMap::new(), output: Vec::new() })
+		let (params, vocab) = (Arc::new(params), Arc::new(vocab));
+		Ok(Self { params, key, vocab, prompt: seen.into(), counts: BTreeMap::new(), output: Vec::new() })
 	}
 
 	/// The parameters.
@@ -129,7 +131,9 @@ impl Sampler {
 
 	/// Notes that a token was generated; the next call is for the next position.
 	pub fn accept(&mut self, token: u32) {
-		*self.counts.entry(token).or_insert(0) += 1;
+		if self.params.penalises() {
+			*self.counts.entry(token).or_insert(0) += 1;
+		}
 		self.output.push(token);
 	}
 

@@ -20,7 +20,7 @@ impl Sampler {
 		let repetition = p.repetition_penalty.get();
 		if repetition != 1.0 {
 			let penal = |z: f64| if z > 0.0 { z / repetition } else { z * repetition };
-			for &id in &self.prompt {
+			for &id in self.prompt.iter() {
 				edit(x, id, penal);
 			}
 			for &id in self.counts.keys().filter(|id| self.prompt.binary_search(id).is_err()) {

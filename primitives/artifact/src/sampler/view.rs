@@ -243,9 +243,8 @@ impl Sampler {
 	/// Whether parameters or output make any token impossible or change its logit.
 	fn edits_something(&self) -> bool {
 		let p = &self.params;
-		let penalties = p.repetition_penalty.get() != 1.0 || p.frequency_penalty.get() != 0.0 || p.presence_penalty.get() != 0.0;
 		let short = self.output.len() < p.min_tokens as usize;
-		p.allowed.is_some() || !p.bad_words.is_empty() || !p.logit_bias.is_empty() || penalties || short
+		p.allowed.is_some() || !p.bad_words.is_empty() || !p.logit_bias.is_empty() || p.penalises() || short
 	}
 
 	/// Copies the row without what is impossible, and lists what is edited.
