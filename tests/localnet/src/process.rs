@@ -73,6 +73,23 @@ impl Process {
 		let _ = self.child.wait();
 	}
 
+	/// Makes it stand still, as it is, until [`Process::go_on`].
+	pub fn hold(&mut self) {
+		self.signal(libc::SIGSTOP);
+	}
+
+	/// Undoes [`Process::hold`].
+	pub fn go_on(&mut self) {
+		self.signal(libc::SIGCONT);
+	}
+
+	fn signal(&mut self, signal: libc::c_int) {
+		if self.is_alive() {
+			// SAFETY: it sends a signal to our own child. That was not waited for yet, so the number is still its own.
+			unsafe { libc::kill(self.id() as libc::pid_t, signal) };
+		}
+	}
+
 	/// Waits until the log holds a line that `find` accepts, and returns what it found.
 	///
 	/// # Errors

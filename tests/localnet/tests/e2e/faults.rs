@@ -17,6 +17,7 @@ use pacer_localnet::{
 	host::Identity,
 	load::{Client, Record, QUESTIONS},
 	network::{developer, Network, SECOND_API_KEY, SECOND_DEVELOPER},
+	process::Process,
 };
 use pacer_types::{
 	ledger::{InferenceStatus, InferenceView},
@@ -82,6 +83,12 @@ async fn taker(agents: &[(String, u16)], before: &[u64]) -> anyhow::Result<Strin
 	tokio::time::timeout(SOON, look).await.context("waiting for an agent to take a request")?
 }
 
+/// Does something to the engines of all Hosts but Alice, which only passes requests on.
+fn for_engines(network: &mut Network, act: fn(&mut Process)) {
+	let others = network.hosts.iter_mut().filter(|host| host.identity.name != "Alice");
+	others.filter_map(|host| host.engine.as_mut()).for_each(act);
+}
+
 /// Executors die while they answer: one as a whole in the middle of streams, one without its agent before it said
 /// anything. Streams that had begun end with an error object, what had not begun is answered by another Host, and the
 /// network goes on.
@@ -135,12 +142,15 @@ pub async fn executors_die(network: &mut Network) -> anyhow::Result<Bill> {
 	let agents = network.hosts.iter().map(|host| (host.identity.name.clone(), host.ports.agent));
 	let agents: Vec<_> = agents.filter(|(name, _)| name != "Alice").collect();
 	let before = join_all(agents.iter().map(|(_, port)| taken(*port))).await.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+	// Engines stand still until it is seen which of them was asked: they write faster than anybody looks.
+	for_engines(network, Process::hold);
 	let mut asking = Box::pin(client.whole(QUESTIONS[3], &long));
 	let name = tokio::select! {
 		early = &mut asking => bail!("it ended before anybody was seen to answer it: {early:?}"),
 		name = taker(&agents, &before) => name?,
 	};
 	network.host(&name)?.engine.as_mut().context("no engine")?.kill();
+	for_engines(network, Process::go_on);
 	let (record, body) = asking.await.context("a request whose executor lost its engine")?;
 	ensure!(record.executor != account(&name).to_string(), "{name} answered without an engine");
 	ensure!(body["usage"]["completion_tokens"] == LONG, "the answer is not whole: {}", body["usage"]);
