@@ -1,5 +1,8 @@
 //! The program with the demo model and adapters beside it: each is a model of its own to clients and verifiers.
 
+mod checkpoint;
+
+use checkpoint::demo_model;
 use codec::Encode;
 use pacer_artifact::bounded::Capped;
 use pacer_artifact::Artifact;
@@ -7,7 +10,7 @@ use pacer_engine::config::ModelConfig;
 use pacer_engine::model::{lora::Adapter, weights_hash};
 use serde_json::{json, Value};
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use tch::{Device, Kind, Tensor};
 
@@ -22,16 +25,6 @@ impl Drop for Engine {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-fn demo_model() -> Option<PathBuf> {
-    let cache = || PathBuf::from(std::env::var("HOME").unwrap_or_default()).join(".cache/pacer/demo-model");
-    let dir = std::env::var("PACER_DEMO_MODEL").map_or_else(|_| cache(), PathBuf::from);
-    if !dir.join("model.safetensors").exists() {
-        println!("skipped: there is no demo model (make model)");
-        return None;
-    }
-    Some(dir)
 }
 
 /// Writes a random adapter that changes queries, values and the feed-forward layers.
