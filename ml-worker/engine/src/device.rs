@@ -88,8 +88,8 @@ const SETTINGS: [(&str, &str); 2] = [("OMP_WAIT_POLICY", "PASSIVE"), ("GLIBC_TUN
 /// Starts this program again with the environment libtorch needs, unless it is set already; OpenMP reads it before
 /// `main`. Returns only if nothing had to be changed or the restart failed (the settings cost speed, not correctness).
 pub fn ensure_environment() {
-    unbind();
     use std::os::unix::process::CommandExt;
+    unbind();
     let missing: Vec<_> = SETTINGS.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()).collect();
     if missing.is_empty() {
         return;

@@ -182,7 +182,8 @@ impl EngineHandle {
         self.generate_all(vec![request])
     }
 
-    /// Asks for several answers of one tenant, all or none. Neighbours with the same prompt share its computation and its blocks.
+    /// Asks for several answers of one tenant, all or none. Neighbours with the same prompt share its computation and its
+    /// blocks.
     pub fn generate_all(&self, requests: Vec<Generate>) -> Result<(), EngineError> {
         let tenant = requests.first().map(|request| request.tenant).unwrap_or_default();
         let mut tickets = self.tickets(tenant, requests.len())?.into_iter();

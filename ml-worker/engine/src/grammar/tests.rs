@@ -392,20 +392,26 @@ fn timing_of_a_large_vocabulary() {
     }
 }
 
+/// Tokens that say `a` or `b`, without an order.
+fn letters() -> impl Iterator<Item = u32> {
+    let next = |state: &u64| {
+        let state = state ^ state << 13;
+        let state = state ^ state >> 7;
+        Some(state ^ state << 17)
+    };
+    let states = std::iter::successors(Some(0x2545_f491_4f6c_dd1d_u64), next).skip(1);
+    states.map(|state| u32::from(b'a' + (state & 1) as u8)).take(400)
+}
+
 #[test]
 fn answers_should_begin_and_go_on_only_while_their_tables_fit_into_the_budget() {
     // What may come after an `a` depends on the last twelve letters: tables grow with every new sequence of them.
     let constraint = constraint::regex("(a|b)*a(a|b){12}c").unwrap();
     let write = |grammar: &mut Grammar| -> Result<(), GrammarError> {
-        let mut letters = 0x2545_f491_4f6c_dd1d_u64;
-        for _ in 0..400 {
-            letters ^= letters << 13;
-            letters ^= letters >> 7;
-            letters ^= letters << 17;
+        letters().try_for_each(|letter| {
             grammar.mask()?;
-            grammar.accept(u32::from(b'a' + (letters & 1) as u8))?;
-        }
-        Ok(())
+            grammar.accept(letter)
+        })
     };
     let mut free = compiler();
     let mut alone = start(&free, &constraint);
@@ -431,12 +437,5 @@ fn accept_should_refuse_when_the_tables_outgrow_the_budget_though_no_mask_was_as
     let before = start(&compiler, &constraint).tables.lexer_stats().num_bytes;
     compiler.budget = Arc::new(Budget::new(before + 1, 0));
     let mut grammar = start(&compiler, &constraint);
-    let mut letters = 0x2545_f491_4f6c_dd1d_u64;
-    let followed = (0..400).try_for_each(|_| {
-        letters ^= letters << 13;
-        letters ^= letters >> 7;
-        letters ^= letters << 17;
-        grammar.accept(u32::from(b'a' + (letters & 1) as u8))
-    });
-    assert_eq!(followed, Err(GrammarError::Memory));
+    assert_eq!(letters().try_for_each(|letter| grammar.accept(letter)), Err(GrammarError::Memory));
 }

@@ -298,8 +298,7 @@ impl Sampler {
 		let repetition = p.repetition_penalty.get();
 		let (frequency, presence) = (p.frequency_penalty.get(), p.presence_penalty.get());
 		let biased = p.logit_bias.iter().map(|(id, _)| id.get());
-		let counted = self.counts.keys().copied().filter(|_| repetition != 1.0 || frequency != 0.0 || presence != 0.0);
-		edits.extend(biased.chain(self.prompt.iter().copied()).chain(counted).map(|id| (id, 0.0)));
+		edits.extend(biased.chain(self.prompt.iter().copied()).chain(self.counts.keys().copied()).map(|id| (id, 0.0)));
 		edits.sort_unstable_by_key(|edit| edit.0);
 		edits.dedup_by_key(|edit| edit.0);
 		edits.retain_mut(|(id, z)| {
