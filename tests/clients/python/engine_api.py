@@ -10,39 +10,15 @@ check; fails if one of them does.
 
 import json
 import os
-import sys
-import time
 from typing import Literal
 
 import openai
 from pydantic import BaseModel
 
-MODEL = os.environ.get("PACER_MODEL") or "pacer-demo"
+from checks import MODEL, check, end, ensure, missing, same
+
 ASK = [{"role": "user", "content": "What is a Host?"}]
 EXTENSIONS = {"pacer", "max_model_len", "prompt_logprobs", "reasoning_content"}
-failed = 0
-
-
-def check(name, body):
-    """Runs a check and prints what it returns; a failure does not keep later ones from running."""
-    global failed
-    start = time.monotonic()
-    try:
-        outcome = {"ok": True, **(body() or {})}
-    except Exception as error:  # whatever it is, it is a failed check
-        failed += 1
-        outcome = {"ok": False, "error": f"{type(error).__name__}: {error}"[:2000]}
-    print(json.dumps({"check": name, "ms": round((time.monotonic() - start) * 1e3), **outcome}), flush=True)
-
-
-def same(actual, expected, what):
-    if actual != expected:
-        raise AssertionError(f"{what} is {actual!r}, not {expected!r}")
-
-
-def ensure(condition, message):
-    if not condition:
-        raise AssertionError(message)
 
 
 def unknown_fields(value, place):
@@ -239,15 +215,13 @@ class Checks:
 def main():
     address = os.environ.get("PACER_ENGINE_API")
     if not address:
-        print("PACER_ENGINE_API is not set; see tests/clients/README.md", file=sys.stderr)
-        sys.exit(2)
+        missing("PACER_ENGINE_API is not set")
     client = openai.OpenAI(base_url=address, api_key=os.environ.get("PACER_API_KEY", "none"), max_retries=0, timeout=120)
     checks = Checks(client)
     wanted = ["models", "chat", "chat_stream", "completions", "prompt_logprobs", "embeddings", "responses", "formats", "tools", "errors"]
     for name in os.environ.get("PACER_CHECKS", ",".join(wanted)).split(","):
         check(name.replace("_", " "), getattr(checks, name))
-    print(json.dumps({"done": True, "failed": failed}))
-    sys.exit(1 if failed else 0)
+    end()
 
 
 if __name__ == "__main__":

@@ -6,39 +6,14 @@ PACER_MODEL names the model (pacer-demo). Prints a line of JSON per check; fails
 """
 
 import asyncio
-import json
 import os
-import sys
-import time
 
 import openai
 
-MODEL = os.environ.get("PACER_MODEL") or "pacer-demo"
+from checks import MODEL, check, end, ensure, missing, same
+
 MESSAGES = [{"role": "user", "content": "What is a Host?"}]
 SETTINGS = {"max_retries": 0, "timeout": 120}
-failed = 0
-
-
-def check(name, body):
-    """Runs a check and prints what it returns; a failure does not keep later ones from running."""
-    global failed
-    start = time.monotonic()
-    try:
-        outcome = {"ok": True, **(body() or {})}
-    except Exception as error:  # whatever it is, it is a failed check
-        failed += 1
-        outcome = {"ok": False, "error": f"{type(error).__name__}: {error}"}
-    print(json.dumps({"check": name, "ms": round((time.monotonic() - start) * 1e3), **outcome}), flush=True)
-    return outcome
-
-
-def ensure(condition, message):
-    if not condition:
-        raise AssertionError(message)
-
-
-def same(actual, expected, what):
-    ensure(actual == expected, f"{what} is {actual!r}, not {expected!r}")
 
 
 def failure(kind, request, what):
@@ -184,8 +159,7 @@ class Server:
 def main():
     network, proxy, engine = (os.environ.get(f"PACER_{name}") for name in ("API", "PROXY_API", "ENGINE_API"))
     if not network and not proxy and not engine:
-        print("no address is set; see tests/clients/README.md", file=sys.stderr)
-        sys.exit(2)
+        missing("no address is set")
     # The client insists on a key; a proxy, which signs, and an engine without one do not look at it.
     if engine:
         Server("engine", engine, "none").run(key_is_checked=False)
@@ -193,8 +167,7 @@ def main():
         Server("proxy", proxy, "none").run(key_is_checked=False)
     if network:
         Server("network", network, os.environ["PACER_API_KEY"]).run(key_is_checked=True)
-    print(json.dumps({"done": True, "failed": failed}))
-    sys.exit(1 if failed else 0)
+    end()
 
 
 if __name__ == "__main__":
