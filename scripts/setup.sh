@@ -158,6 +158,7 @@ clients() {
 }
 
 # Checkpoints of every family, and what Hugging Face's transformers computes with them: the engine is compared with that.
+# The same Python runs the sampler's oracle (primitives/artifact/tests/rows.rs).
 parity() {
     local python
     python=$(tests/bench/setup.sh)

@@ -1,94 +1,30 @@
-//! Vectors of the Python oracle (`tests/oracle/sampler.py`), which shares no code with the crate.
+//! Vectors of the first oracle, which shared no code with the crate: one position each. `rows.rs` has thousands, and holds
+//! the oracle of today (`oracle/sampler.py`) against these, too.
 
-use std::collections::HashMap;
+mod vectors;
 
 use codec::Encode;
 use pacer_artifact::{
 	artifact::{hash_bytes, token_ids},
 	bounded::Capped,
-	sampler::{Sampler, Scratch, Vocabulary},
-	Artifact, Candidate, Constraint, FinishReason, KeyKind, LogProb, Position, Profile, Real, SamplingKey, SamplingParams,
-	TokenId,
+	sampler::Scratch,
+	Artifact, Candidate, Constraint, FinishReason, KeyKind, LogProb, Position, Profile, Real, SamplingParams, TokenId,
 };
+use vectors::{hex32, lines, row, Fields};
 
 const VECTORS: &str = include_str!("golden/sampler.txt");
-
-type Fields<'a> = HashMap<&'a str, &'a str>;
-
-fn lines(kind: &str) -> impl Iterator<Item = Fields<'static>> + '_ {
-	VECTORS
-		.lines()
-		.filter_map(move |line| line.strip_prefix(kind))
-		.map(|rest| rest.split_whitespace().map(|field| field.split_once('=').unwrap()).collect())
-}
-
-fn number<T: std::str::FromStr>(fields: &Fields, name: &str) -> T {
-	fields[name].parse().ok().unwrap_or_else(|| panic!("{name}"))
-}
-
-fn list(text: &str) -> Vec<&str> {
-	text.split(',').filter(|item| !item.is_empty()).collect()
-}
-
-fn ids(text: &str) -> Vec<u32> {
-	list(text).into_iter().map(|id| id.parse().unwrap()).collect()
-}
-
-fn hex32(text: &str) -> [u8; 32] {
-	std::array::from_fn(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap())
-}
-
-fn splitmix(state: u64) -> u64 {
-	let mut z = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-	z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-	z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-	z ^ (z >> 31)
-}
-
-fn row(seed: u64, vocab: u64) -> Vec<f32> {
-	(0..vocab).map(|i| ((splitmix((seed << 32) + i) % 4096) as f32 - 2048.0) / 128.0).collect()
-}
-
-fn params(f: &Fields) -> SamplingParams {
-	let real = |name| Real::new(number(f, name));
-	let id = |text: &str| TokenId::new(text.parse().unwrap()).unwrap();
-	let bias = list(f["bias"]).into_iter().map(|pair| pair.split_once(':').unwrap());
-	let bad = list(f["bad"]).into_iter().map(|word| Capped::new(word.split(':').map(id).collect()).unwrap());
-	SamplingParams {
-		temperature: real("t"),
-		top_p: real("top_p"),
-		top_k: Some(number(f, "top_k")).filter(|&k| k > 0),
-		min_p: real("min_p"),
-		repetition_penalty: real("rep"),
-		frequency_penalty: real("freq"),
-		presence_penalty: real("pres"),
-		logit_bias: Capped::new(bias.map(|(i, b)| (id(i), Real::new(b.parse().unwrap()))).collect()).unwrap(),
-		allowed: Some(ids(f["allowed"])).filter(|a| !a.is_empty()).map(|a| token_ids(&a).unwrap()),
-		bad_words: Capped::new(bad.collect()).unwrap(),
-		min_tokens: number(f, "min_tokens"),
-		stop_tokens: token_ids(&ids(f["stop"])).unwrap(),
-		..SamplingParams::default()
-	}
-}
 
 #[test]
 fn sampler_should_choose_like_the_oracle() {
 	let mut scratch = Scratch::default();
 	let mut count = 0;
-	for f in lines("sample ") {
-		let kind = match f["kind"] {
-			"id" => KeyKind::InferenceId,
-			_ => KeyKind::Seed(number(&f, "seed")),
-		};
-		let key = SamplingKey::derive(kind, &hex32(f["id"]), number(&f, "choice"));
-		assert_eq!(key.0, hex32(f["key"]));
-		let vocab = Vocabulary { size: number(&f, "vocab"), usable: number(&f, "usable"), eos: ids(f["eos"]) };
-		let mut sampler = Sampler::new(params(&f), key, vocab, &ids(f["prompt"])).unwrap();
-		ids(f["output"]).into_iter().for_each(|id| sampler.accept(id));
-		let row = row(number(&f, "row"), number(&f, "vocab"));
-		let token: u32 = number(&f, "token");
-		assert_eq!(sampler.sample(&row, None, &mut scratch), Ok(token), "{f:?}");
-		assert_eq!(sampler.sample_plainly(&row, None), Ok(token), "{f:?}");
+	for f in lines(VECTORS, "sample").map(Fields::new) {
+		let sampler = f.sampler();
+		let row = row("uniform", f.number("row"), f.vocab());
+		let token: u32 = f.number("token");
+		let key = f.text("key");
+		assert_eq!(sampler.sample(&row, None, &mut scratch), Ok(token), "{key}");
+		assert_eq!(sampler.sample_plainly(&row, None), Ok(token), "{key}");
 		count += 1;
 	}
 	assert_eq!(count, 160);
@@ -133,9 +69,9 @@ fn artifact_should_encode_like_the_oracle() {
 		finish: FinishReason::Length,
 	};
 	let bytes = artifact.encode();
-	let golden = lines("artifact ").next().unwrap();
-	assert_eq!(bytes.len(), number::<usize>(&golden, "len"));
-	assert_eq!(hash_bytes(&bytes), hex32(golden["hash"]));
+	let golden = Fields::new(lines(VECTORS, "artifact").next().unwrap());
+	assert_eq!(bytes.len(), golden.number::<usize>("len"));
+	assert_eq!(hash_bytes(&bytes), hex32(golden.text("hash")));
 	assert_eq!(Artifact::from_bytes(&bytes).unwrap(), artifact);
-	assert_eq!(artifact.hash(), hex32(golden["hash"]));
+	assert_eq!(artifact.hash(), hex32(golden.text("hash")));
 }
