@@ -72,6 +72,8 @@ pub struct Report {
     pub files: Vec<String>,
     /// Element types in them.
     pub stored_as: BTreeSet<String>,
+    /// How matrices in them are packed, if they are.
+    pub quantisation: Option<String>,
     /// Tensors in them that this family does not use.
     pub ignored_tensors: Vec<String>,
     /// What the chain knows the weights by, hexadecimal with 0x.
@@ -140,7 +142,10 @@ pub fn inspect(dir: &Path) -> Result<Report, InspectError> {
     let weights = Weights::open(dir)?;
     let loader = Loader::new(&config, &weights, Kind::Float, Device::Cpu);
     loader.check()?;
-    let used: BTreeSet<String> = tensor_shapes(&config).into_iter().map(|(name, _)| loader.stored(&name)).collect();
+    let mut used = BTreeSet::new();
+    for (name, _) in tensor_shapes(&config) {
+        used.extend(loader.sources(&name)?);
+    }
     let mut ignored: Vec<String> =
         weights.entries().map(|(name, _)| name.to_owned()).filter(|name| !used.contains(name)).collect();
     ignored.sort();
@@ -187,6 +192,7 @@ pub fn inspect(dir: &Path) -> Result<Report, InspectError> {
             .map(|file| file.file_name().unwrap_or_default().to_string_lossy().into_owned())
             .collect(),
         stored_as: weights.entries().map(|(_, entry)| format!("{:?}", entry.dtype)).collect(),
+        quantisation: c.quantisation.map(|packed| packed.to_string()),
         ignored_tensors: ignored,
         weights_hash: format!("0x{}", hex::encode(weights_hash(dir)?)),
         needs: [Dtype::Bf16, Dtype::F32].map(|dtype| need(c, dtype)).into(),
@@ -251,7 +257,13 @@ fn remarks(report: &Report, has_generation: bool) -> Vec<String> {
     if !has_generation {
         list.push("no generation_config.json: sampling defaults are OpenAI's".into());
     }
-    if report.stored_as.contains("F16") {
+    if report.quantisation.is_some() {
+        list.push(
+            "packed weights are unpacked while they are loaded, which is what the needs are for; activations are not \
+             rounded"
+                .into(),
+        );
+    } else if report.stored_as.contains("F16") {
         list.push(
             "stored as f16, which the engine does not compute in: weights become bf16, or f32 with --dtype f32".into(),
         );
@@ -309,6 +321,9 @@ impl fmt::Display for Report {
         let stored: Vec<_> = self.stored_as.iter().map(String::as_str).collect();
         let count = self.files.len();
         writeln!(f, "weights       {} MiB as {}, files: {count}", mib(self.file_bytes), stored.join(", "))?;
+        if let Some(quantisation) = &self.quantisation {
+            writeln!(f, "packed as     {quantisation}")?;
+        }
         if let Some(first) = self.ignored_tensors.first() {
             let count = self.ignored_tensors.len();
             writeln!(f, "              {count} tensors that this family does not use, the first is {first}")?;

@@ -2,15 +2,19 @@
 //! library does. `parity/generate.py` made the checkpoints and what is expected of them; `make setup` runs it.
 //!
 //! Every family sees the same three questions: logits in f32, which differ by the order of sums only; 128 greedy
-//! tokens; log-probabilities in bf16.
+//! tokens; log-probabilities in bf16. Of quantised checkpoints `transformers` computes the dense weights that their
+//! packed ones stand for (`parity/quantise.py`): it does not load such checkpoints without a GPU or other packages.
 
 mod parity_support;
 
 use pacer_engine::config::ModelConfig;
 use pacer_engine::device::Dtype;
+use pacer_engine::inspect::inspect;
 use pacer_engine::model::{self, Quantize, TorchRunner};
 use pacer_engine::runner::{AdapterId, Solo};
+use pacer_engine::testing::byte_tokenizer_json;
 use parity_support::{cases, Case};
+use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 /// Tokens of every prompt; the rest of a case's tokens is the answer.
@@ -21,10 +25,15 @@ const F32_NOISE: f64 = 3e-5;
 const BF16_BOUND: f64 = 0.02;
 
 fn runner(case: &Case, dtype: Dtype) -> TorchRunner {
+    runner_of(&case.dir, dtype, Quantize::None)
+}
+
+fn runner_of(dir: &Path, dtype: Dtype, quantize: Quantize) -> TorchRunner {
     // Threads cost more than they bring at this size.
     tch::set_num_threads(1);
-    let config = ModelConfig::load(&case.dir).unwrap();
-    model::load(&case.dir, &config, dtype, Device::Cpu).unwrap_or_else(|error| panic!("{}: {error}", case.name))
+    let config = ModelConfig::load(dir).unwrap();
+    model::load_quantized(dir, &config, dtype, quantize, Device::Cpu)
+        .unwrap_or_else(|error| panic!("{}: {error}", dir.display()))
 }
 
 /// Logits of all positions, the sequence being given in pieces of these lengths, beside another one.
@@ -95,6 +104,48 @@ fn log_probabilities_should_be_within_the_bound_of_transformers_when_computed_in
         }
     }
     assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+#[test]
+fn logits_should_have_the_same_bits_when_weights_are_packed_and_when_they_are_stored_as_what_that_stands_for() {
+    let packed: Vec<_> = cases().into_iter().filter(|case| case.packed).collect();
+    assert!(packed.len() >= 8);
+    for case in packed {
+        for (dtype, quantize) in
+            [(Dtype::F32, Quantize::None), (Dtype::Bf16, Quantize::None), (Dtype::Bf16, Quantize::Int8)]
+        {
+            let of = |dir: &Path| logits(runner_of(dir, dtype, quantize), &case.tokens, &[case.tokens.len()]);
+            let (unpacked, dense) = (of(&case.dir), of(&case.dir.join("dense")));
+            println!("{}, {dtype:?}, {quantize:?}: {:.1e}", case.name, largest(&unpacked, &dense));
+            assert_eq!(unpacked, dense, "{}, {dtype:?}, {quantize:?}", case.name);
+        }
+    }
+}
+
+#[test]
+fn inspect_should_say_how_weights_are_packed_and_count_them_unpacked() {
+    for (name, packing) in [
+        ("llama-gptq-biases", "gptq, 4 bits, groups of 32"),
+        ("qwen2-gptq-by-importance", "gptq, 4 bits, groups of 16 by importance"),
+        ("llama-gptq-8-one-group-with-head", "gptq, 8 bits, one group"),
+        ("mistral-awq-tied", "awq, 4 bits, groups of 16"),
+        ("mixtral-fp8", "fp8, 8 bits (e4m3), blocks of 32 x 48"),
+        ("llama-fp8-channels", "compressed-tensors, 8 bits (e4m3), a scale for each matrix or output"),
+    ] {
+        let case = cases().into_iter().find(|case| case.name == name).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        for file in ["config.json", "model.safetensors"] {
+            std::fs::copy(case.dir.join(file), dir.path().join(file)).unwrap();
+        }
+        std::fs::write(dir.path().join("tokenizer.json"), byte_tokenizer_json()).unwrap();
+        let report = inspect(dir.path()).unwrap();
+        assert_eq!(report.quantisation.as_deref(), Some(packing));
+        assert_eq!(report.ignored_tensors, [""; 0], "{name}");
+        let config = ModelConfig::load(&case.dir.join("dense")).unwrap();
+        assert_eq!(report.needs[0].weights_bytes, 2 * config.parameters());
+        assert!(report.to_string().contains(&format!("packed as     {packing}\n")), "{report}");
+        assert!(report.remarks.iter().any(|remark| remark.contains("unpacked while they are loaded")), "{name}");
+    }
 }
 
 #[test]

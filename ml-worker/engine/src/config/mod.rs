@@ -1,17 +1,19 @@
 //! What a checkpoint says about itself: `config.json` ([`ModelConfig`]) and `generation_config.json`
 //! ([`GenerationDefaults`]) in Hugging Face layout.
 //!
-//! Reading is strict about what changes the result (an unknown architecture, activation or rope scaling is refused
-//! with the file and field named) and lenient about the rest. What all families share is read here; where a family
-//! differs, its file under `model/families` says so.
+//! Reading is strict about what changes the result (an unknown architecture, activation, rope scaling or packing of
+//! weights is refused with the file and field named) and lenient about the rest. What all families share is read here;
+//! where a family differs, its file under `model/families` says so.
 
 pub mod fields;
 mod generation;
+mod quantisation;
 mod rope;
 #[cfg(test)]
 mod tests;
 
 pub use generation::GenerationDefaults;
+pub use quantisation::{Packing, Quantisation};
 pub use rope::{Rope, RopeScaling};
 
 use crate::model::families;
@@ -137,6 +139,8 @@ pub struct ModelConfig {
     pub eos_token_ids: Vec<u32>,
     /// The dtype the weights were saved in, as written.
     pub torch_dtype: Option<String>,
+    /// How matrices are packed, if they are.
+    pub quantisation: Option<Quantisation>,
 }
 
 impl ModelConfig {
@@ -188,9 +192,6 @@ fn read(fields: &Fields) -> Result<ModelConfig, ConfigError> {
     if let Some(act) = fields.text("hidden_act")?.filter(|act| *act != "silu" && *act != "swish") {
         return Err(fields.wrong("hidden_act", format!("{act} is not supported, only silu")));
     }
-    if fields.has("quantization_config") && fields.value("quantization_config").is_some() {
-        return Err(fields.wrong("quantization_config", "quantised checkpoints are not supported"));
-    }
     let hidden_size = fields.size("hidden_size")?;
     let num_layers = fields.size("num_hidden_layers")?;
     let num_heads = fields.size("num_attention_heads")?;
@@ -234,6 +235,7 @@ fn read(fields: &Fields) -> Result<ModelConfig, ConfigError> {
             Some(dtype) => Some(dtype.to_owned()),
             None => fields.text("torch_dtype")?.map(str::to_owned),
         },
+        quantisation: quantisation::read(fields)?,
     };
     (family.describe)(fields, &mut config)?;
     Ok(config)

@@ -52,7 +52,7 @@ fn config_should_name_file_and_field_when_it_is_refused() {
         ("rope_parameters.rope_type", json!({"rope_parameters": {"rope_type": "longrope", "factor": 2.0}})),
         ("rope_scaling", json!({"rope_scaling": "linear"})),
         ("partial_rotary_factor", json!({"partial_rotary_factor": 0.5})),
-        ("quantization_config", json!({"quantization_config": {"quant_method": "awq"}})),
+        ("quantization_config", json!({"quantization_config": "awq"})),
         ("num_experts_per_tok", qwen3_moe),
         ("eos_token_id", json!({"eos_token_id": "</s>"})),
         ("tie_word_embeddings", json!({"tie_word_embeddings": 1})),
@@ -119,4 +119,80 @@ fn experts_should_be_in_the_layers_that_say_so_when_the_model_is_sparse() {
     let sparse: Vec<_> = config.layers.iter().map(|layer| layer.sparse).collect();
     assert_eq!(sparse, [false, true, false, false, false, true]);
     assert_eq!(config.parameters() - config.active_parameters(), 2 * 6 * 3 * 256 * 64);
+}
+
+fn quantised(about: Value) -> Result<Option<Quantisation>, ConfigError> {
+    Ok(with(json!({"quantization_config": about}))?.quantisation)
+}
+
+#[test]
+fn packing_should_be_read_when_it_is_of_a_known_kind() {
+    let packing = |about: Value| quantised(about).unwrap().expect("a packing").packing;
+    let gptq = json!({"quant_method": "gptq", "bits": 8, "group_size": -1, "sym": true, "format": "gptq_v2",
+        "desc_act": true, "dynamic": {"-:.*head": {}}});
+    let expected = Packing::Gptq { bits: 8, group: None, ordered: true, zeros_less_one: false };
+    assert_eq!(packing(gptq), expected);
+    let awq = json!({"quant_method": "awq", "bits": 4, "group_size": 128, "version": "GEMM", "zero_point": true});
+    assert_eq!(packing(awq), Packing::Awq { group: Some(128) });
+    let fp8 = json!({"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic",
+        "weight_block_size": [128, 64]});
+    assert_eq!(packing(fp8), Packing::Fp8 { block: Some((128, 64)) });
+    let weights = json!({"num_bits": 8, "type": "float", "strategy": "block", "block_structure": [128, 128]});
+    let compressed = json!({"quant_method": "compressed-tensors", "format": "float-quantized",
+        "transform_config": {}, "config_groups": {"group_0": {"weights": weights}}});
+    assert_eq!(packing(compressed), Packing::Fp8 { block: Some((128, 128)) });
+    assert_eq!(with(json!({"quantization_config": null})).unwrap().quantisation, None);
+}
+
+#[test]
+fn packing_should_be_refused_by_field_when_it_cannot_be_unpacked() {
+    let gptq = json!({"quant_method": "gptq", "bits": 4, "group_size": 128});
+    let awq = json!({"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm"});
+    let fp8 = json!({"quant_method": "fp8", "weight_block_size": [128, 128]});
+    let compressed = |weights: Value| {
+        json!({"quant_method": "compressed-tensors", "format": "float-quantized",
+            "config_groups": {"group_0": {"weights": weights}}})
+    };
+    let channel = compressed(json!({"num_bits": 8, "type": "float", "strategy": "channel"}));
+    for good in [&gptq, &awq, &fp8, &channel] {
+        quantised(good.clone()).unwrap();
+    }
+    for (base, field, extra) in [
+        (&gptq, "quant_method", json!({"quant_method": "bitsandbytes"})),
+        (&gptq, "quant_method", json!({"quant_method": null})),
+        (&gptq, "bits", json!({"bits": 3})),
+        (&gptq, "bits", json!({"bits": null})),
+        (&gptq, "group_size", json!({"group_size": 0})),
+        (&gptq, "group_size", json!({"group_size": null})),
+        (&gptq, "checkpoint_format", json!({"checkpoint_format": "marlin"})),
+        (&gptq, "is_marlin_format", json!({"is_marlin_format": true})),
+        (&gptq, "pack_dtype", json!({"pack_dtype": "int16"})),
+        (&gptq, "dynamic.+:.*down", json!({"dynamic": {"+:.*down": {"bits": 8}}})),
+        (&awq, "bits", json!({"bits": 8})),
+        (&awq, "version", json!({"version": "gemv"})),
+        (&awq, "zero_point", json!({"zero_point": false})),
+        (&fp8, "fmt", json!({"fmt": "e5m2"})),
+        (&fp8, "weight_block_size", json!({"weight_block_size": [128]})),
+        (&fp8, "weight_block_size", json!({"weight_block_size": [0, 128]})),
+        (&channel, "format", json!({"format": "pack-quantized"})),
+        (&channel, "format", json!({"format": null})),
+        (&channel, "config_groups", json!({"config_groups": {}})),
+        (&channel, "transform_config", json!({"transform_config": {"r": 1}})),
+        (&channel, "sparsity_config.format", json!({"sparsity_config": {"format": "sparse-bitmask"}})),
+    ] {
+        let mut about = base.clone();
+        about.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        let message = quantised(about).unwrap_err().to_string();
+        let field = format!("config.json: field `quantization_config.{field}`: ");
+        assert!(message.contains(&field) && !message.contains('\n'), "{field} {message}");
+    }
+    for (field, weights) in [
+        ("num_bits", json!({"num_bits": 4, "type": "float"})),
+        ("type", json!({"num_bits": 8, "type": "int"})),
+        ("strategy", json!({"num_bits": 8, "type": "float", "strategy": "group"})),
+        ("block_structure", json!({"num_bits": 8, "type": "float", "strategy": "block"})),
+    ] {
+        let message = quantised(compressed(weights)).unwrap_err().to_string();
+        assert!(message.contains(&format!("`quantization_config.config_groups.group_0.weights.{field}`")), "{message}");
+    }
 }

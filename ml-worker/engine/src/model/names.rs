@@ -5,8 +5,9 @@
 
 use super::linear::{Linear, Quantize};
 use super::norm::RmsNorm;
+use super::quantised::PackedMatrix;
 use super::weights::{Weights, WeightsError};
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, Quantisation};
 use std::collections::HashMap;
 use tch::{Device, Kind, Tensor};
 
@@ -75,6 +76,8 @@ pub struct Loader<'a> {
     shapes: HashMap<String, Vec<usize>>,
     /// What the checkpoint has in place of [`PREFIX`].
     prefix: String,
+    /// How matrices are packed, if they are.
+    packed: Option<Quantisation>,
     eps: f64,
     kind: Kind,
     device: Device,
@@ -93,7 +96,8 @@ impl<'a> Loader<'a> {
         let prefix = found.first().map_or(PREFIX, |prefix| prefix).to_owned();
         let shapes = tensor_shapes(config).into_iter().collect();
         let (eps, quantize) = (config.rms_norm_eps, Quantize::None);
-        Self { weights, shapes, prefix, eps, kind, device, quantize, adaptable: false }
+        let packed = config.quantisation;
+        Self { weights, shapes, prefix, packed, eps, kind, device, quantize, adaptable: false }
     }
 
     /// The same, with matrices kept as `quantize` says.
@@ -132,14 +136,37 @@ impl<'a> Loader<'a> {
     pub fn check(&self) -> Result<(), WeightsError> {
         let mut names: Vec<_> = self.shapes.iter().collect();
         names.sort();
-        names.into_iter().try_for_each(|(name, shape)| self.weights.check(&self.stored(name), shape))
+        names.into_iter().try_for_each(|(name, shape)| match self.packed(name)? {
+            Some(_) => Ok(()),
+            None => self.weights.check(&self.stored(name), shape),
+        })
     }
 
-    /// One tensor.
+    /// What the checkpoint has in place of a tensor that it packs.
+    fn packed(&self, name: &str) -> Result<Option<PackedMatrix<'a>>, WeightsError> {
+        // Rows of the embedding are looked up, not multiplied with; no format packs them.
+        match name {
+            EMBEDDING => Ok(None),
+            _ => PackedMatrix::find(self.weights, self.packed.as_ref(), &self.stored(name), self.shape(name)?),
+        }
+    }
+
+    /// Names in the checkpoint of the tensors that `name` is read from.
+    ///
+    /// # Errors
+    /// As [`Loader::get`].
+    pub fn sources(&self, name: &str) -> Result<Vec<String>, WeightsError> {
+        Ok(self.packed(name)?.map_or_else(|| vec![self.stored(name)], |packed| packed.tensors()))
+    }
+
+    /// One tensor, unpacked if it was packed.
     ///
     /// # Errors
     /// If it is missing, or not what the configuration asks for.
     pub fn get(&self, name: &str) -> Result<Tensor, WeightsError> {
+        if let Some(packed) = self.packed(name)? {
+            return packed.read(self.kind, self.device);
+        }
         self.weights.get(&self.stored(name), self.shape(name)?, self.kind, self.device)
     }
 

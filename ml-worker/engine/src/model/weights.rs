@@ -85,6 +85,9 @@ pub enum WeightsError {
     },
 }
 
+/// Element types of tensors that are used as they are.
+const FLOATS: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
+
 /// What is known of a tensor without reading it.
 #[derive(Clone, Debug)]
 pub struct TensorEntry {
@@ -192,9 +195,50 @@ impl Weights {
         self.files.iter().map(|(_, mapped)| mapped.len()).sum()
     }
 
-    /// Checks that a tensor is there and has the expected shape.
+    /// A tensor's element type.
+    pub fn dtype(&self, name: &str) -> Option<Dtype> {
+        self.index.get(name).map(|entry| entry.dtype)
+    }
+
+    /// A tensor's shape.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.index.get(name).map(|entry| &entry.shape[..])
+    }
+
+    /// The error that the tensor `name` is wrong because of `reason`.
+    pub fn wrong(&self, name: &str, reason: impl Into<String>) -> WeightsError {
+        let file = self.index.get(name).map_or(&self.dir, |entry| &self.files[entry.file].0).clone();
+        WeightsError::Tensor { file, name: name.to_owned(), reason: reason.into() }
+    }
+
+    /// Checks that a tensor is there, is made of floats and has the expected shape.
     pub fn check(&self, name: &str, shape: &[usize]) -> Result<(), WeightsError> {
-        self.entry(name, shape).map(|_| ())
+        self.check_type(name, shape, &FLOATS)
+    }
+
+    /// Checks that a tensor is there and has the expected shape and one of these element types.
+    pub fn check_type(&self, name: &str, shape: &[usize], types: &[Dtype]) -> Result<(), WeightsError> {
+        let found = self.entry(name, shape)?.dtype;
+        if !types.contains(&found) {
+            let types: Vec<_> = types.iter().map(|known| format!("{known:?}")).collect();
+            let reason = format!("has element type {found:?}; supported here: {}", types.join(", "));
+            return Err(self.wrong(name, reason));
+        }
+        Ok(())
+    }
+
+    /// A tensor's bytes, as they are in the file.
+    pub fn bytes(&self, name: &str) -> Result<&[u8], WeightsError> {
+        let missing = || WeightsError::Missing { dir: self.dir.clone(), name: name.to_owned() };
+        let entry = self.index.get(name).ok_or_else(missing)?;
+        Ok(&self.files[entry.file].1[entry.bytes.clone()])
+    }
+
+    /// Lets go of the memory of bytes that were read.
+    pub fn forget(&self, name: &str) {
+        if let Some(entry) = self.index.get(name) {
+            forget(&self.files[entry.file].1, &entry.bytes);
+        }
     }
 
     fn entry(&self, name: &str, shape: &[usize]) -> Result<&TensorEntry, WeightsError> {
@@ -203,23 +247,21 @@ impl Weights {
             .get(name)
             .ok_or_else(|| WeightsError::Missing { dir: self.dir.clone(), name: name.to_owned() })?;
         if entry.shape != shape {
-            let file = self.files[entry.file].0.clone();
             let reason = format!("has shape {:?}, the configuration asks for {shape:?}", entry.shape);
-            return Err(WeightsError::Tensor { file, name: name.to_owned(), reason });
+            return Err(self.wrong(name, reason));
         }
         Ok(entry)
     }
 
     /// Reads one tensor into memory of its own, as `kind` on `device`, if it has the expected shape.
     pub fn get(&self, name: &str, shape: &[usize], kind: Kind, device: Device) -> Result<Tensor, WeightsError> {
+        self.check(name, shape)?;
         let entry = self.entry(name, shape)?;
-        let (file, mapped) = &self.files[entry.file];
-        let wrong = |reason| WeightsError::Tensor { file: file.clone(), name: name.to_owned(), reason };
+        let mapped = &self.files[entry.file].1;
         let stored = match entry.dtype {
             Dtype::F32 => Kind::Float,
             Dtype::F16 => Kind::Half,
-            Dtype::BF16 => Kind::BFloat16,
-            other => return Err(wrong(format!("has element type {other:?}; f32, f16 and bf16 are supported"))),
+            _ => Kind::BFloat16,
         };
         let size: Vec<i64> = shape.iter().map(|n| *n as i64).collect();
         let tensor = Tensor::f_from_data_size(&mapped[entry.bytes.clone()], &size, stored)

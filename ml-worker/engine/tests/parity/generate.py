@@ -6,7 +6,9 @@ The hash is the BLAKE2b-256 over the files of this folder (see `stamp`); ../pari
 reads expectations of another script or of another version. What is in the folder:
 
     cases.json              the names below, and how the checkpoints were made
-    NAME/                   a checkpoint as `save_pretrained` writes it, some changed afterwards as users meet them
+    NAME/                   a checkpoint as `save_pretrained` writes it, some changed afterwards as users meet them;
+                            where its matrices are packed (quantise.py), `dense` within holds what they stand for, with
+                            which transformers computed
     NAME/expected.safetensors
         tokens        prompt and the 128 tokens that greedy decoding in f32 adds to it
         logits        f32 logits of every position, computed in f32
@@ -23,6 +25,8 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+
+from quantise import quantise, rewrite
 
 HERE = Path(__file__).resolve().parent
 PROMPT, ANSWER, VOCAB = 40, 128, 320
@@ -46,6 +50,12 @@ def cases():
     yarn = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=64)
     experts = dict(num_experts=8, num_experts_per_tok=3, moe_intermediate_size=40)
     both = ["full_attention", "sliding_attention"] * 2
+    gptq = dict(quant_method="gptq", bits=4, group_size=32, desc_act=False, sym=False, checkpoint_format="gptq")
+    awq = dict(quant_method="awq", bits=4, group_size=16, zero_point=True, version="gemm")
+    fp8 = dict(quant_method="fp8", fmt="e4m3", activation_scheme="dynamic", weight_block_size=[32, 48])
+    channels = dict(quant_method="compressed-tensors", format="float-quantized", ignore=["lm_head", "2.mlp.up_proj"],
+                    config_groups=dict(group_0=dict(targets=["Linear"], weights=dict(
+                        num_bits=8, type="float", strategy="channel", symmetric=True, dynamic=False))))
     list_of = {
         "llama-tied-wide-heads": ("Llama", dict(tie_word_embeddings=True, head_dim=24), {}),
         "llama-biases": ("Llama", dict(attention_bias=True, mlp_bias=True), {}),
@@ -82,6 +92,19 @@ def cases():
             tie_word_embeddings=True), dict(dtype="bfloat16")),
         "qwen3-moe-window": ("Qwen3Moe", dict(
             experts, head_dim=16, norm_topk_prob=True, use_sliding_window=True, sliding_window=16), {}),
+        "llama-gptq-biases": ("Llama", dict(attention_bias=True, mlp_bias=True), dict(pack=dict(gptq))),
+        "qwen2-gptq-by-importance": ("Qwen2", {}, dict(pack=dict(gptq, group_size=16, desc_act=True))),
+        "llama-gptq-8-one-group-with-head": ("Llama", {}, dict(pack=dict(
+            gptq, bits=8, group_size=-1, checkpoint_format="gptq_v2", lm_head=True))),
+        "mistral-awq-tied": ("Mistral", dict(tie_word_embeddings=True, sliding_window=None), dict(pack=dict(awq))),
+        "qwen3-fp8-blocks": ("Qwen3", dict(head_dim=32), dict(pack=dict(
+            fp8, modules_to_not_convert=["lm_head", "model.layers.1.self_attn.k_proj"]))),
+        "llama-fp8-channels": ("Llama", {}, dict(pack=channels)),
+        "qwen3-moe-gptq-symmetric": ("Qwen3Moe", dict(
+            experts, moe_intermediate_size=48, head_dim=32, norm_topk_prob=True), dict(pack=dict(
+            gptq, group_size=16, sym=True))),
+        "mixtral-fp8": ("Mixtral", dict(num_local_experts=4, num_experts_per_tok=2), dict(pack=dict(
+            fp8, modules_to_not_convert=["lm_head", "block_sparse_moe.gate"]))),
     }
     return {name: (family, {**small, **fields}, saved) for name, (family, fields, saved) in list_of.items()}
 
@@ -167,6 +190,7 @@ def make(name, family, fields, saved, folder: Path):
     torch.manual_seed(int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "big"))
     model = transformers.AutoModelForCausalLM.from_config(config)
     randomise(model, torch)
+    packed = quantise(model, saved["pack"]) if "pack" in saved else {}
     model.to(getattr(torch, saved.get("dtype", "float32")))
     model.save_pretrained(folder, max_shard_size=saved.get("max_shard_size", "1GB"))
 
@@ -188,7 +212,10 @@ def make(name, family, fields, saved, folder: Path):
         adapt(folder, adapter, about, tokens, torch)
     if "change" in saved:
         change(folder, saved["change"])
-    return dict(name=name, family=family, stored=saved.get("dtype", "float32"), adapters=list(ADAPTERS.get(name, {})))
+    if packed:
+        rewrite(folder, packed, saved["pack"])
+    return dict(name=name, family=family, stored=saved.get("dtype", "float32"), adapters=list(ADAPTERS.get(name, {})),
+                packed="pack" in saved)
 
 
 def main():

@@ -16,6 +16,8 @@ pub struct Case {
     pub adapters: Vec<String>,
     /// Whether it has experts.
     pub sparse: bool,
+    /// Whether its matrices are packed; `dense` in its folder is then what they stand for.
+    pub packed: bool,
     /// Its folder.
     pub dir: PathBuf,
     /// Prompt and greedy answer.
@@ -81,7 +83,7 @@ impl Case {
 pub fn cases() -> Vec<Case> {
     let (folder, list) = (folder(), json("cases.json"));
     let list = list.as_array().unwrap();
-    assert!(list.len() >= 25, "only {} cases", list.len());
+    assert!(list.len() >= 33, "only {} cases", list.len());
     list.iter()
         .map(|case| {
             let name = case["name"].as_str().unwrap().to_owned();
@@ -94,6 +96,7 @@ pub fn cases() -> Vec<Case> {
             Case {
                 adapters: adapters.iter().map(|name| name.as_str().unwrap().to_owned()).collect(),
                 sparse: name.contains("moe") || name.contains("mixtral"),
+                packed: case["packed"].as_bool().unwrap(),
                 logits: get("logits"),
                 bf16: get("bf16"),
                 tokens: tokens.into_iter().map(|token| token as u32).collect(),
