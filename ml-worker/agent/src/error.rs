@@ -73,6 +73,14 @@ pub enum Error {
 	/// An engine cannot be reached, or answers nonsense.
 	#[error("engine: {0}")]
 	Engine(String),
+	/// An engine has too much to do; it may be asked again after `wait`.
+	#[error("engine: {reason}")]
+	EngineBusy {
+		/// How long it wants to be left alone.
+		wait: std::time::Duration,
+		/// What it said.
+		reason: String,
+	},
 	/// Another agent cannot be reached, or answers nonsense.
 	#[error("agent of {host}: {reason}")]
 	Peer {

@@ -270,6 +270,45 @@ async fn answer_should_be_verified_by_others_and_its_seed_revealed_in_audit() {
 	assert!(verdicts <= 2);
 }
 
+/// An answer of the network on chain, and somebody to judge it: the verifier's number and the inference.
+async fn judged_by_another(network: &Network, body: Value) -> (usize, pacer_types::ledger::InferenceView) {
+	let answer = network.ask("sk-test", body).await;
+	assert_eq!(answer.status(), 200);
+	answer.text().await.unwrap();
+	let start = network.agents[0].queues.lock().starts.map().values().next().unwrap().clone();
+	let executor = (1..4).find(|h| network.chain.account(*h) == start.executor).unwrap();
+	let finish = network.agents[executor].queues.lock().finishes.map()[&start.id].record.clone();
+	network.chain.record(0, executor, start.id, start.record, Some(finish));
+	let verifier = executor % 3 + 1;
+	(verifier, network.chain.view(verifier).inferences.get(&start.id).unwrap().clone())
+}
+
+#[tokio::test]
+async fn verdict_should_come_after_a_wait_when_the_engine_is_busy() {
+	let network = Network::start(false).await;
+	let (verifier, inference) = judged_by_another(&network, request(false)).await;
+	let view = network.chain.view(verifier);
+	network.engine.set_busy(2);
+	assert_eq!(check(&network.agents[verifier], &view, &inference).await, Outcome::Judged(Verdict::Pass));
+	assert_eq!(network.engine.verifications(), 3);
+	network.engine.set_busy(usize::MAX);
+	let unable = check(&network.agents[verifier], &view, &inference).await;
+	assert!(matches!(&unable, Outcome::Unable(why) if why.contains("too many requests wait")), "{unable:?}");
+	assert_eq!(network.engine.verifications(), 3 + 10, "not for ever");
+}
+
+#[tokio::test]
+async fn verdict_should_be_fraud_when_no_honest_engine_takes_the_request() {
+	let network = Network::start(false).await;
+	let mut body = request(false);
+	// The executor's engine answers all the same.
+	body["temperature"] = (-1).into();
+	let (verifier, inference) = judged_by_another(&network, body).await;
+	let view = network.chain.view(verifier);
+	let judged = check(&network.agents[verifier], &view, &inference).await;
+	assert_eq!(judged, Outcome::Judged(Verdict::Fraud));
+}
+
 #[tokio::test]
 async fn verdict_should_be_a_fail_when_the_engine_says_so() {
 	let network = Network::start(false).await;

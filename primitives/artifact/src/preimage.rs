@@ -29,6 +29,10 @@ pub fn blake2_256(parts: &[&[u8]]) -> Hash {
 }
 
 /// Preimage of a request: domain, salt, the body's bytes as sent.
+///
+/// The route is no part of it, since the body decides it: agents take a body by one route at most, with `messages` as a
+/// chat or with `prompt` as a completion, and whoever verifies calls any other pair of body and route fraud
+/// (`Ask::parse` in `ml-worker/agent/src/gateway/request.rs`).
 pub fn request_preimage(salt: &[u8; 32], body: &[u8]) -> Vec<u8> {
 	[&REQUEST_DOMAIN[..], salt, body].concat()
 }

@@ -80,6 +80,11 @@ impl Abilities {
 		}
 	}
 
+	/// Whether it serves the model of that name.
+	pub fn serves(&self, model: &str) -> bool {
+		self.models.iter().any(|known| known == model)
+	}
+
 	/// All abilities by name.
 	pub fn list(&self) -> [(&'static str, bool); 8] {
 		[

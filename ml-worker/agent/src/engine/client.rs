@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::{Method, Response, StatusCode};
+use reqwest::{header::RETRY_AFTER, Method, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -126,6 +126,9 @@ pub struct VerifyReply {
 	/// The structural fault: then it is fraud.
 	#[serde(default)]
 	pub fault: Option<String>,
+	/// More about it, where the engine says more.
+	#[serde(default)]
+	pub detail: Option<String>,
 	/// Mean clipped margin of the choices.
 	#[serde(default)]
 	pub choice: u32,
@@ -167,8 +170,13 @@ impl Engine {
 			return Ok(response);
 		}
 		let status = response.status();
+		let wait = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
 		let text = read_limited(response, 4_096).await.unwrap_or_default();
-		Err(Error::Engine(format!("{path} answered {status}: {}", String::from_utf8_lossy(&text))))
+		let reason = format!("{path} answered {status}: {}", String::from_utf8_lossy(&text));
+		Err(match status {
+			StatusCode::TOO_MANY_REQUESTS => Error::EngineBusy { wait: Duration::from_secs(wait.unwrap_or(1)), reason },
+			_ => Error::Engine(reason),
+		})
 	}
 
 	/// Whether it answers. A server without `/health` may still say what models it has.
@@ -197,6 +205,9 @@ impl Engine {
 	}
 
 	/// Verifies an answer.
+	///
+	/// # Errors
+	/// [`Error::EngineBusy`] if it has no room for that now.
 	pub async fn verify(&self, request: &VerifyRequest) -> Result<VerifyReply> {
 		let response = self.post("/verify", request, LONG).await?;
 		read_json(response, MAX_ANSWER_BYTES).await.map_err(Error::Engine)

@@ -50,6 +50,11 @@ impl Slot {
 		self.is_healthy() && self.abilities().is_some_and(|a| a.can(need))
 	}
 
+	/// Whether it is there, can do such work and serves the model of that name.
+	pub fn can_for(&self, need: Need, model: &str) -> bool {
+		self.is_healthy() && self.abilities().is_some_and(|a| a.can(need) && a.serves(model))
+	}
+
 	fn set_abilities(&self, abilities: Option<Arc<Abilities>>) {
 		*self.abilities.write().unwrap_or_else(PoisonError::into_inner) = abilities;
 	}
@@ -136,6 +141,14 @@ impl Engines {
 		self.0.iter().filter(|s| s.can(need)).count()
 	}
 
+	/// Why nobody can do such work with that model, for those who asked for it.
+	pub fn why_unable_for(&self, need: Need, model: &str) -> String {
+		match self.able(need) {
+			0 => self.why_unable(need),
+			_ => format!("no engine here that could serves `{model}`"),
+		}
+	}
+
 	/// Why nobody can do such work, for those who asked for it.
 	pub fn why_unable(&self, need: Need) -> String {
 		if self.healthy() == 0 {
@@ -151,17 +164,25 @@ impl Engines {
 		}
 	}
 
-	/// The engine with the fewest requests of those that can do such work. Plain answers come from engines that can do
-	/// nothing else, where there are any.
+	/// The engine with the fewest requests of those that can do such work, whatever models they serve. Plain answers come
+	/// from engines that can do nothing else, where there are any.
 	pub fn lease(&self, need: Need) -> Option<Lease> {
 		self.lease_another(need, &[])
 	}
 
 	/// As [`Engines::lease`], but none of those that were tried.
 	pub fn lease_another(&self, need: Need, tried: &[Lease]) -> Option<Lease> {
-		let is_new = |slot: &&Arc<Slot>| slot.can(need) && !tried.iter().any(|lease| Arc::ptr_eq(&lease.0, slot));
+		self.lease_one(need, |slot| slot.can(need) && !tried.iter().any(|lease| Arc::ptr_eq(&lease.0, slot)))
+	}
+
+	/// As [`Engines::lease`], but one that serves the model of that name.
+	pub fn lease_for(&self, need: Need, model: &str) -> Option<Lease> {
+		self.lease_one(need, |slot| slot.can_for(need, model))
+	}
+
+	fn lease_one(&self, need: Need, may: impl Fn(&Arc<Slot>) -> bool) -> Option<Lease> {
 		let order = |s: &&Arc<Slot>| (need == Need::Plain && s.can(Need::Record), s.busy.load(Ordering::Relaxed));
-		let slot = self.0.iter().filter(is_new).min_by_key(order)?;
+		let slot = self.0.iter().filter(|slot| may(slot)).min_by_key(order)?;
 		slot.busy.fetch_add(1, Ordering::Relaxed);
 		Some(Lease(slot.clone()))
 	}

@@ -55,6 +55,24 @@ impl Llama {
 }
 
 #[tokio::test]
+async fn work_should_go_to_an_engine_that_serves_the_model_when_engines_serve_different_ones() {
+	let (first, second) = (FakeEngine::start().await, FakeEngine::start().await);
+	second.set_models(&["other", "adapted"]);
+	let engines = Engines::new(&[first.url(), second.url()], &http_client().unwrap());
+	engines.check().await;
+	for need in [Need::Record, Need::Verify, Need::Plain] {
+		for (model, engine) in [(MODEL, &first), ("other", &second), ("adapted", &second)] {
+			// The one that serves it is the busier one.
+			let held = engines.lease_for(need, model).expect("one serves it");
+			let again = engines.lease_for(need, model).expect("one serves it");
+			assert!([&held, &again].iter().all(|lease| lease.engine().url() == engine.url()), "{need:?} {model}");
+		}
+		assert!(engines.lease_for(need, "nobody's").is_none(), "{need:?}");
+	}
+	assert!(engines.why_unable_for(Need::Record, "nobody's").contains("nobody's"));
+}
+
+#[tokio::test]
 async fn llama_server_should_be_known_for_what_it_can_and_cannot_do() {
 	let (llama, pacer) = (Llama::start().await, FakeEngine::start().await);
 	let engines = Engines::new(&[pacer.url(), llama.url.clone()], &http_client().unwrap());

@@ -81,6 +81,16 @@ pub enum Refused {
 	Later(String),
 }
 
+impl Refused {
+	/// For those who can no more be given the engine's answer itself, with its words about a wrong request.
+	fn in_words(&self) -> String {
+		match self {
+			Self::Request(_, body) => body["error"]["message"].as_str().map_or_else(|| self.to_string(), str::to_owned),
+			refused => refused.to_string(),
+		}
+	}
+}
+
 struct Checked {
 	id: InferenceId,
 	ask: Ask,
@@ -107,7 +117,8 @@ pub async fn execute(
 	if app.bundles.contains(&checked.id) {
 		return Err(Refused::Later("this inference was executed already".into()));
 	}
-	let lease = app.engines.lease(Need::Record).ok_or_else(|| Refused::Later(app.engines.why_unable(Need::Record)))?;
+	let unable = || Refused::Later(app.engines.why_unable_for(Need::Record, &checked.ask.model));
+	let lease = app.engines.lease_for(Need::Record, &checked.ask.model).ok_or_else(unable)?;
 	let mut body: Value = serde_json::from_slice(&checked.ask.body).map_err(|e| Refused::Order(e.to_string()))?;
 	// What the engine caches of a Developer's prompts shall serve nobody else: the name is one it cannot read.
 	let tenant = blake2_256(order.developer.as_bytes());
@@ -137,7 +148,7 @@ pub async fn execute(
 		let response = match response {
 			Some(response) => Ok(response),
 			None => match generating.await {
-				Ok(Ok(response)) => answer::refuse_errors(response).await.map_err(|e| e.to_string()),
+				Ok(Ok(response)) => answer::refuse_errors(response).await.map_err(|e| e.in_words()),
 				Ok(Err(e)) => Err(e.to_string()),
 				Err(e) => Err(e.to_string()),
 			},

@@ -30,7 +30,10 @@ pub async fn answer(app: &Arc<App>, route: Route, body: Bytes, permit: OwnedSema
 	let fields = request.as_object_mut().ok_or_else(|| ApiError::bad_request("the body must be a JSON object"))?;
 	// The extension makes records, and there are none here.
 	fields.remove("pacer");
-	let lease = app.engines.lease(Need::Plain).ok_or_else(|| ApiError::unavailable(app.engines.why_unable(Need::Plain)))?;
+	let serving = request["model"].as_str().and_then(|model| app.engines.lease_for(Need::Plain, model));
+	// Some servers answer to any name, and others say themselves that they do not know it.
+	let lease = serving.or_else(|| app.engines.lease(Need::Plain));
+	let lease = lease.ok_or_else(|| ApiError::unavailable(app.engines.why_unable(Need::Plain)))?;
 	let answer = match lease.engine().generate(route.path(), &request, ANSWER_TIMEOUT).await {
 		Ok(answer) => answer,
 		Err(e) => {

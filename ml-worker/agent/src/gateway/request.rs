@@ -204,6 +204,26 @@ mod tests {
 	}
 
 	#[test]
+	fn body_should_fit_one_route_at_most_whatever_it_holds() {
+		// The hash on chain is of the body alone; JSON's last word counts where a field comes twice.
+		let fields = |name: &str| {
+			["", r#","N":null"#, r#","N":"a""#, r#","N":[1]"#, r#","N":[],"N":null"#, r#","N":null,"N":[]"#]
+				.map(|field| field.replace('N', name))
+		};
+		let mut fitting = [0, 0];
+		for messages in fields("messages") {
+			for prompt in fields("prompt") {
+				let body = format!(r#"{{"model":"m","max_tokens":1{messages}{prompt}}}"#);
+				let fits = |route| Ask::parse(route, Bytes::from(body.clone()), true).is_ok();
+				let both = [fits(Route::Chat), fits(Route::Completions)];
+				assert_ne!(both, [true; 2], "{body}");
+				fitting.iter_mut().zip(both).for_each(|(count, fits)| *count += usize::from(fits));
+			}
+		}
+		assert_eq!(fitting, [9; 2]);
+	}
+
+	#[test]
 	fn request_should_be_refused_when_it_is_nested_too_deep_to_be_verified() {
 		let nested = |depth: usize| {
 			let (open, close) = ("[".repeat(depth), "]".repeat(depth));

@@ -57,6 +57,12 @@ struct EngineState {
 	found: Vec<u64>,
 	requests: Vec<Value>,
 	pass: bool,
+	/// The models it says it serves.
+	models: Vec<String>,
+	/// How often it is still too busy to verify.
+	busy: usize,
+	/// How often it was asked to verify.
+	verifications: usize,
 	/// Nonces that are not appropriate.
 	fakes: Vec<u64>,
 	/// Nonces it was asked about.
@@ -81,6 +87,9 @@ impl FakeEngine {
 			found: vec![],
 			requests: vec![],
 			pass: true,
+			models: vec![MODEL.into()],
+			busy: 0,
+			verifications: 0,
 			fakes: vec![],
 			judged: vec![],
 		};
@@ -125,6 +134,21 @@ impl FakeEngine {
 		self.lock().pass = pass;
 	}
 
+	/// What it will serve; to be said before it is asked what it is.
+	pub fn set_models(&self, models: &[&str]) {
+		self.lock().models = models.iter().map(|&model| model.into()).collect();
+	}
+
+	/// How often it will be too busy to verify.
+	pub fn set_busy(&self, times: usize) {
+		self.lock().busy = times;
+	}
+
+	/// How often it was asked to verify.
+	pub fn verifications(&self) -> usize {
+		self.lock().verifications
+	}
+
 	/// Nonces it will call inappropriate.
 	pub fn set_fakes(&self, fakes: &[u64]) {
 		self.lock().fakes = fakes.to_vec();
@@ -157,9 +181,10 @@ impl FakeEngine {
 	}
 }
 
-async fn models() -> Json<Value> {
+async fn models(State(engine): State<FakeEngine>) -> Json<Value> {
 	let pacer = json!({"weights_hash": "0x05", "profile": format!("0x{}", hex::encode(Profile::CPU_F32.encode()))});
-	Json(json!({"object": "list", "data": [{"id": MODEL, "object": "model", "pacer": pacer}]}))
+	let card = |model: &String| json!({"id": model, "object": "model", "pacer": pacer});
+	Json(json!({"object": "list", "data": engine.lock().models.iter().map(card).collect::<Vec<_>>()}))
 }
 
 async fn race_start(State(engine): State<FakeEngine>, Json(start): Json<RaceStart>) -> Json<Value> {
@@ -203,11 +228,21 @@ async fn race_verify(State(engine): State<FakeEngine>, Json(ask): Json<Value>) -
 	Json(json!({"valid": nonces.iter().map(|n| !state.fakes.contains(n)).collect::<Vec<_>>()})).into_response()
 }
 
-async fn verify_answer(State(engine): State<FakeEngine>, Json(ask): Json<Value>) -> Json<Value> {
+async fn verify_answer(State(engine): State<FakeEngine>, Json(ask): Json<Value>) -> Response {
 	let routes = ["chat/completions", "completions"];
-	let state = engine.lock();
+	let mut state = engine.lock();
+	state.verifications += 1;
+	if let Some(left) = state.busy.checked_sub(1) {
+		state.busy = left;
+		let error = json!({"error": {"message": "too many requests wait", "code": "queue_full"}});
+		return (axum::http::StatusCode::TOO_MANY_REQUESTS, [("retry-after", "0")], Json(error)).into_response();
+	}
+	if ask["request"]["temperature"] == -1 {
+		let found = json!({"pass": false, "fault": "request", "detail": "temperature is out of range", "calibrated": false});
+		return Json(found).into_response();
+	}
 	let pass = state.pass && routes.iter().any(|route| ask["route"] == *route);
-	Json(json!({"pass": pass, "fault": null, "choice": 11, "distribution": 22, "level": 0, "calibrated": true}))
+	Json(json!({"pass": pass, "fault": null, "choice": 11, "distribution": 22, "level": 0, "calibrated": true})).into_response()
 }
 
 async fn chat(State(engine): State<FakeEngine>, Json(request): Json<Value>) -> Response {

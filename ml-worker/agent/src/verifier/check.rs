@@ -3,7 +3,7 @@
 //! What the executor hands out is its word alone. Whatever no honest executor could have kept is fraud, also where an
 //! engine would only say that it cannot judge: else an executor could make itself unjudgeable.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pacer_artifact::{artifact::hash_bytes, preimage::request_hash};
 use pacer_types::{
@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
 	app::App,
 	chain::View,
-	engine::{Need, VerifyReply, VerifyRequest, MAX_VERIFY_BYTES},
+	error::Error,
+	engine::{Engines, Need, VerifyReply, VerifyRequest, MAX_VERIFY_BYTES},
 	gateway::request::{Ask, Route},
 	signing::Parts,
 	store::bundles::Bundle,
@@ -24,6 +25,11 @@ use crate::{
 
 /// How long the executor has.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often engines are asked that say they are busy, for how long altogether, and the shortest wait between two times.
+/// After that the inference has its turn again later, as long as its verdict is wanted.
+const BUSY_TRIES: u32 = 10;
+const BUSY_PATIENCE: Duration = Duration::from_secs(60);
+const SHORTEST_WAIT: Duration = Duration::from_millis(50);
 /// Largest bundle.
 const MAX_BUNDLE_BYTES: usize = 64 << 20;
 
@@ -97,11 +103,27 @@ pub async fn check(app: &App, view: &View, inference: &InferenceView) -> Outcome
 			return Outcome::Judged(Verdict::Fraud);
 		}
 	};
-	let Some(lease) = app.engines.lease(Need::Verify) else { return Outcome::Unable(app.engines.why_unable(Need::Verify)) };
-	match lease.engine().verify(&ask).await {
+	match judged(&app.engines, &ask).await {
 		Ok(reply) => outcome(&inference.id, reply),
-		Err(e) => Outcome::Unable(e.to_string()),
+		Err(why) => Outcome::Unable(why),
 	}
+}
+
+/// Has an engine judge; while all that could are busy, waits for as long as they say, within bounds.
+async fn judged(engines: &Engines, ask: &VerifyRequest) -> Result<VerifyReply, String> {
+	let model = ask.request["model"].as_str().unwrap_or_default();
+	let began = Instant::now();
+	for tries_left in (0..BUSY_TRIES).rev() {
+		let lease = engines.lease_for(Need::Verify, model).ok_or_else(|| engines.why_unable_for(Need::Verify, model))?;
+		let wait = match lease.engine().verify(ask).await {
+			Err(Error::EngineBusy { wait, .. }) if tries_left > 0 && began.elapsed() + wait < BUSY_PATIENCE => wait,
+			answered => return answered.map_err(|e| e.to_string()),
+		};
+		// Meanwhile the engine is no busier for this one.
+		drop(lease);
+		tokio::time::sleep(wait.max(SHORTEST_WAIT)).await;
+	}
+	Err("the engines were busy all the time".into())
 }
 
 /// What an engine is asked about a bundle. An error says why no honest executor could have kept it.
@@ -132,7 +154,7 @@ fn outcome(id: &InferenceId, reply: VerifyReply) -> Outcome {
 	match reply.fault {
 		_ if reply.pass => Outcome::Judged(Verdict::Pass),
 		Some(fault) => {
-			tracing::warn!("{id:?}: {fault}");
+			tracing::warn!("{id:?}: {fault} {}", reply.detail.unwrap_or_default());
 			Outcome::Judged(Verdict::Fraud)
 		}
 		None => {
@@ -200,8 +222,9 @@ mod tests {
 	#[test]
 	fn outcome_should_be_a_fail_whatever_profile_was_declared_when_statistics_fail() {
 		let outcome = |pass, fault: Option<&str>, calibrated| {
-			let fault = fault.map(str::to_owned);
-			super::outcome(&InferenceId::repeat_byte(3), VerifyReply { pass, fault, choice: 1, distribution: 2, calibrated })
+			let (fault, detail) = (fault.map(str::to_owned), None);
+			let reply = VerifyReply { pass, fault, detail, choice: 1, distribution: 2, calibrated };
+			super::outcome(&InferenceId::repeat_byte(3), reply)
 		};
 		for calibrated in [true, false] {
 			assert_eq!(outcome(true, None, calibrated), Outcome::Judged(Verdict::Pass));
