@@ -123,16 +123,21 @@ impl<'a> Product<'a> {
         let bytes = self.weights.bytes() / panels * rows.div_ceil(TILE).max(1);
         let starts = pool::shares(panels, TASK_BYTES / bytes.max(1));
         let rows = Rows { words: x, count: rows, scales };
+        #[cfg(target_arch = "x86_64")]
+        let tiles = (self.isa == Isa::Avx512Bf16).then(|| super::product_x86::Tiles::new(&rows));
         pool::run(starts.len() - 1, &|task| {
             for panel in starts[task]..starts[task + 1] {
                 let mut done = |first: usize, sums: &mut [[f32; PANEL]]| self.finish(panel, first, sums, finish);
-                match self.isa {
-                    #[cfg(target_arch = "x86_64")]
-                    Isa::Avx512Bf16 => super::product_x86::panel(self.weights, panel, &rows, &mut done),
-                    _ => super::product_plain::panel(self.weights, panel, &rows, &mut done),
+                #[cfg(target_arch = "x86_64")]
+                if let Some(tiles) = &tiles {
+                    super::product_x86::panel(self.weights, panel, tiles, &mut done);
+                    continue;
                 }
+                super::product_plain::panel(self.weights, panel, &rows, &mut done);
             }
         });
+        #[cfg(target_arch = "x86_64")]
+        tiles.into_iter().for_each(super::product_x86::Tiles::end);
     }
 
     /// Puts the sums of some rows, the first of which is `first`, where they belong.

@@ -115,6 +115,29 @@ fn product_should_give_a_row_the_same_bits_when_other_rows_are_beside_it() {
 }
 
 #[test]
+fn product_should_give_the_same_bits_when_rows_crowd_in_the_cache_and_are_laid_out_anew() {
+    // 4 KiB a row, and half of that: 12 such rows share one set of lines, or two.
+    for (depth, kind) in [(2048, Kind::BFloat16), (1024, Kind::BFloat16), (1024, Kind::Float)] {
+        let weight = random(1, 70, depth, kind);
+        let (plain, x) = (Packed::new(&weight, Order::Plain).unwrap(), random(2, 61, depth, kind));
+        let int8 = Packed::int8(&weight, Order::Plain).unwrap();
+        for (packed, activations) in
+            [(&plain, Activations::Float), (&int8, Activations::Float), (&int8, Activations::Int8)]
+        {
+            let product = Product::new(packed, None, activations).unwrap();
+            let together = product.forward(&x, Kind::Float).unwrap();
+            let alone: Vec<_> =
+                (0..61).map(|row| product.forward(&x.narrow(0, row, 1), Kind::Float).unwrap()).collect();
+            assert_eq!(together, Tensor::cat(&alone, 0), "{depth} {kind:?} {activations:?}");
+            // Memory that is used again holds what wider rows have left there.
+            assert_eq!(product.forward(&x.narrow(0, 9, 25), Kind::Float).unwrap(), together.narrow(0, 9, 25));
+        }
+        let found = Product::new(&plain, None, Activations::Float).unwrap().forward(&x, Kind::Float).unwrap();
+        assert!(error(&found, &in_double(&x, &weight)) < 1e-5);
+    }
+}
+
+#[test]
 fn product_should_take_rows_that_do_not_lie_on_words() {
     let weight = random(1, 40, 6, Kind::BFloat16);
     let flat = random(2, 1, 13, Kind::BFloat16).reshape([13]);

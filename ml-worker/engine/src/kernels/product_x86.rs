@@ -1,11 +1,17 @@
 //! [`super::product`] with AVX-512: tiles of up to 12 rows by two registers of columns, whose 24 sums stay in registers
 //! while the weights of a panel pass by once.
+//!
+//! Rows are laid out anew for this ([`Tiles`]) where they stand so far apart that they push each other out of the nearest
+//! cache.
 
 use super::element::Element;
 use super::packed::{Format, Packed, PANEL, STEP_BYTES};
+use super::pool;
 use super::product::{End, Rows, TILE};
 use super::product_plain::add_bias;
 use std::arch::x86_64::*;
+use std::borrow::Cow;
+use std::cell::RefCell;
 
 const LANES: usize = 16;
 /// Registers of columns.
@@ -20,10 +26,119 @@ const INT8: u8 = 2;
 /// Int8 weights that meet bf16: a step is two.
 const WEIGHT_ONLY: u8 = 3;
 
+/// Words of rows that are worth a task of their own: some microseconds.
+const ARRANGED: usize = 1 << 15;
+
+thread_local! {
+    /// Memory for rows that are laid out anew: asking for it each time costs as much as filling it.
+    static KEPT: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Rows cut into tiles of about equal size. If they are [`crowded`], a tile is laid out in the order in which it is read:
+/// the first line of each of its rows, then the second line of each.
+pub(super) struct Tiles<'a> {
+    words: Cow<'a, [u32]>,
+    /// Number of the first row of each tile, and the number of all behind the last.
+    starts: Vec<usize>,
+    /// Words from a row to the next one, but for the order in a tile.
+    width: usize,
+    scales: Option<&'a [f32]>,
+}
+
+impl<'a> Tiles<'a> {
+    pub(super) fn new(rows: &Rows<'a>) -> Self {
+        let (from, count) = (rows.stride(), rows.count.div_ceil(TILE));
+        let mut starts = vec![0];
+        for left in (1..=count).rev() {
+            let first = starts[starts.len() - 1];
+            starts.push(first + (rows.count - first).div_ceil(left));
+        }
+        // One tile alone stays near: it is read again and again.
+        if count < 2 || !crowded(from) {
+            return Self { words: Cow::Borrowed(rows.words), starts, width: from, scales: rows.scales };
+        }
+        let width = from.next_multiple_of(LANES);
+        let mut words = KEPT.take();
+        words.resize(words.len().max(rows.count * width), 0);
+        let mut rest = &mut words[..];
+        let mut tiles: Vec<(&[u32], &mut [u32])> = Vec::with_capacity(count);
+        for pair in starts.windows(2) {
+            let (tile, behind) = rest.split_at_mut((pair[1] - pair[0]) * width);
+            tiles.push((&rows.words[pair[0] * from..pair[1] * from], tile));
+            rest = behind;
+        }
+        let at_once = ARRANGED.div_ceil(TILE * width.max(1));
+        pool::run_chunks(&mut tiles, at_once, &|_, tiles| {
+            tiles.iter_mut().for_each(|(rows, tile)| arrange(rows, from, tile));
+        });
+        Self { words: Cow::Owned(words), starts, width, scales: rows.scales }
+    }
+
+    /// Leaves the memory to the next product.
+    pub(super) fn end(self) {
+        if let Cow::Owned(words) = self.words {
+            KEPT.set(words);
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.starts[self.starts.len() - 1]
+    }
+
+    /// Calls `each` with the number of a tile's first row, the number of its rows, and their words from one on, the first
+    /// of a line.
+    fn each(&self, from: usize, mut each: impl FnMut(usize, usize, Lines<'_>)) {
+        for pair in self.starts.windows(2) {
+            let (first, size) = (pair[0], pair[1] - pair[0]);
+            let words = &self.words[first * self.width..pair[1] * self.width];
+            let (row, next) = match self.words {
+                Cow::Owned(_) => (LANES, size * LANES),
+                Cow::Borrowed(_) => (self.width, LANES),
+            };
+            each(first, size, Lines { words: &words[from / LANES * next..], row, next });
+        }
+    }
+}
+
+/// Whether the rows of a tile, `width` words each, meet in so few sets of the nearest cache that they do not fit. Widths of
+/// models are often multiples of 4 KiB: all lines that far apart share a set.
+fn crowded(width: usize) -> bool {
+    // How many sets a line may be in, and half of the lines in one: the other half is for the weights that pass by.
+    const SETS: usize = 64;
+    const ROOM: usize = 4;
+    let shared = (width / LANES).trailing_zeros().min(SETS.trailing_zeros());
+    width % LANES == 0 && TILE.div_ceil(SETS >> shared) > ROOM
+}
+
+/// Rows of `from` words in the order of [`Tiles`].
+fn arrange(rows: &[u32], from: usize, tile: &mut [u32]) {
+    let size = rows.len() / from.max(1);
+    for (row, words) in rows.chunks_exact(from.max(1)).enumerate() {
+        for (line, words) in words.chunks(LANES).enumerate() {
+            tile[(line * size + row) * LANES..][..words.len()].copy_from_slice(words);
+        }
+    }
+}
+
+/// Words of the rows of a tile, in lines of 16.
+#[derive(Clone, Copy)]
+struct Lines<'a> {
+    words: &'a [u32],
+    /// From a row's line to that of the next row.
+    row: usize,
+    /// From a row's line to its next one.
+    next: usize,
+}
+
 // Loops here count by index: the compiler does not inline iterator adapters into functions for newer processors.
 
 /// Sums of all rows with one panel; `done` gets the number of the first row of a tile and the sums of its rows.
-pub(super) fn panel(weights: &Packed, index: usize, rows: &Rows<'_>, done: &mut dyn FnMut(usize, &mut [[f32; PANEL]])) {
+pub(super) fn panel(
+    weights: &Packed,
+    index: usize,
+    rows: &Tiles<'_>,
+    done: &mut dyn FnMut(usize, &mut [[f32; PANEL]]),
+) {
     let words = weights.panel(index);
     match (weights.format, rows.scales) {
         (Format::Bf16, _) => tiles::<BF16>(words, rows, done),
@@ -43,27 +158,16 @@ pub(super) fn panel(weights: &Packed, index: usize, rows: &Rows<'_>, done: &mut 
     }
 }
 
-/// Cuts rows into tiles of about equal size.
-fn for_tiles(rows: usize, mut tile: impl FnMut(usize, usize)) {
-    let tiles = rows.div_ceil(TILE);
-    let mut first = 0;
-    for left in (1..=tiles).rev() {
-        let size = (rows - first).div_ceil(left);
-        tile(first, size);
-        first += size;
-    }
-}
-
-fn tiles<const KIND: u8>(words: &[u32], rows: &Rows<'_>, done: &mut dyn FnMut(usize, &mut [[f32; PANEL]])) {
-    let stride = rows.stride();
-    for_tiles(rows.count, |first, size| {
-        let mut sums = [[0f32; PANEL]; TILE];
-        multiply::<KIND>(words, &rows.words[first * stride..], stride, &mut sums[..size]);
+fn tiles<const KIND: u8>(words: &[u32], rows: &Tiles<'_>, done: &mut dyn FnMut(usize, &mut [[f32; PANEL]])) {
+    // Not cleared for each tile: that would cost more than a hundred steps.
+    let mut sums = [[0f32; PANEL]; TILE];
+    rows.each(0, |first, size, x| {
+        multiply::<KIND>(words, x, true, &mut sums[..size]);
         done(first, &mut sums[..size]);
     });
 }
 
-fn weight_only(weights: &Packed, index: usize, rows: &Rows<'_>, done: &mut dyn FnMut(usize, &mut [[f32; PANEL]])) {
+fn weight_only(weights: &Packed, index: usize, rows: &Tiles<'_>, done: &mut dyn FnMut(usize, &mut [[f32; PANEL]])) {
     let scales = &weights.scales[index * PANEL..][..PANEL];
     let mut scaled = |first: usize, sums: &mut [[f32; PANEL]]| {
         for row in sums.iter_mut() {
@@ -73,23 +177,21 @@ fn weight_only(weights: &Packed, index: usize, rows: &Rows<'_>, done: &mut dyn F
         }
         done(first, sums);
     };
-    if rows.count <= TILE {
+    if rows.count() <= TILE {
         return tiles::<WEIGHT_ONLY>(weights.panel(index), rows, &mut scaled);
     }
     // Widened once for all tiles.
-    let stride = rows.stride();
-    let mut sums = vec![[0f32; PANEL]; rows.count];
+    let mut sums = vec![[0f32; PANEL]; rows.count()];
     let mut wide = [0u32; 2 * WIDENED * PANEL];
     for (part, words) in weights.panel(index).chunks(WIDENED * PANEL).enumerate() {
         let wide = &mut wide[..2 * words.len()];
         // SAFETY: this module is only entered where the features were found.
         unsafe { widen(words, wide) };
-        for_tiles(rows.count, |first, size| {
-            let x = &rows.words[first * stride + part * 2 * WIDENED..];
-            multiply::<BF16>(wide, x, stride, &mut sums[first..first + size]);
+        rows.each(part * 2 * WIDENED, |first, size, x| {
+            multiply::<BF16>(wide, x, part == 0, &mut sums[first..first + size])
         });
     }
-    for_tiles(rows.count, |first, size| scaled(first, &mut sums[first..first + size]));
+    rows.each(0, |first, size, _| scaled(first, &mut sums[first..first + size]));
 }
 
 /// Four int8 of each lane as two words of bf16. Every int8 is a bf16 exactly.
@@ -127,77 +229,88 @@ fn widen(words: &[u32], wide: &mut [u32]) {
     }
 }
 
-/// Adds the products of some rows, `stride` words apart, with the steps of a panel (or a part of one) to `sums`.
-fn multiply<const KIND: u8>(words: &[u32], x: &[u32], stride: usize, sums: &mut [[f32; PANEL]]) {
+/// Adds the products of the rows of a tile with the steps of a panel (or a part of one) to `sums`,
+/// or to nothing if they are `new`.
+fn multiply<const KIND: u8>(words: &[u32], x: Lines<'_>, new: bool, sums: &mut [[f32; PANEL]]) {
     let steps = words.len() / PANEL;
     let needed = if KIND == WEIGHT_ONLY { 2 * steps } else { steps };
-    assert!(words.len() == steps * PANEL && x.len() >= (sums.len() - 1) * stride + needed);
+    let last = (sums.len() - 1) * x.row + needed.saturating_sub(1) / LANES * x.next + needed.saturating_sub(1) % LANES;
+    assert!(words.len() == steps * PANEL && (needed == 0 || x.words.len() > last));
     // SAFETY: lengths were just checked; this module is only entered where the features were found.
     unsafe {
-        let (w, x, s) = (words.as_ptr().cast(), x.as_ptr().cast(), sums.as_mut_ptr());
+        let (w, s) = (words.as_ptr().cast(), sums.as_mut_ptr());
         match sums.len() {
-            1 => tile::<KIND, 1>(w, steps, x, stride, s),
-            2 => tile::<KIND, 2>(w, steps, x, stride, s),
-            3 => tile::<KIND, 3>(w, steps, x, stride, s),
-            4 => tile::<KIND, 4>(w, steps, x, stride, s),
-            5 => tile::<KIND, 5>(w, steps, x, stride, s),
-            6 => tile::<KIND, 6>(w, steps, x, stride, s),
-            7 => tile::<KIND, 7>(w, steps, x, stride, s),
-            8 => tile::<KIND, 8>(w, steps, x, stride, s),
-            9 => tile::<KIND, 9>(w, steps, x, stride, s),
-            10 => tile::<KIND, 10>(w, steps, x, stride, s),
-            11 => tile::<KIND, 11>(w, steps, x, stride, s),
-            12 => tile::<KIND, 12>(w, steps, x, stride, s),
+            1 => tile::<KIND, 1>(w, steps, x, new, s),
+            2 => tile::<KIND, 2>(w, steps, x, new, s),
+            3 => tile::<KIND, 3>(w, steps, x, new, s),
+            4 => tile::<KIND, 4>(w, steps, x, new, s),
+            5 => tile::<KIND, 5>(w, steps, x, new, s),
+            6 => tile::<KIND, 6>(w, steps, x, new, s),
+            7 => tile::<KIND, 7>(w, steps, x, new, s),
+            8 => tile::<KIND, 8>(w, steps, x, new, s),
+            9 => tile::<KIND, 9>(w, steps, x, new, s),
+            10 => tile::<KIND, 10>(w, steps, x, new, s),
+            11 => tile::<KIND, 11>(w, steps, x, new, s),
+            12 => tile::<KIND, 12>(w, steps, x, new, s),
             _ => unreachable!("a tile has 1 to 12 rows"),
         }
     }
 }
 
 /// # Safety
-/// `words` holds `steps` steps, `x` as many words (of [`WEIGHT_ONLY`] twice as many) of each of `ROWS` rows `stride`
-/// apart, `sums` as many rows.
+/// `words` holds `steps` steps, `x` as many words (of [`WEIGHT_ONLY`] twice as many) of each of `ROWS` rows, `sums` as many
+/// rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx512bf16")]
 unsafe fn tile<const KIND: u8, const ROWS: usize>(
     words: *const u8,
     steps: usize,
-    x: *const i32,
-    stride: usize,
+    x: Lines<'_>,
+    new: bool,
     sums: *mut [f32; PANEL],
 ) {
     let mut held = [[_mm512_setzero_si512(); REGISTERS]; ROWS];
-    for row in 0..ROWS {
+    for row in 0..if new { 0 } else { ROWS } {
         for register in 0..REGISTERS {
             // SAFETY: see above.
             held[row][register] =
                 unsafe { _mm512_loadu_si512(sums.add(row).cast::<f32>().add(register * LANES).cast()) };
         }
     }
-    for step in 0..steps {
-        let mut w = [_mm512_setzero_si512(); REGISTERS];
-        for register in 0..REGISTERS {
-            // SAFETY: see above.
-            w[register] = unsafe { _mm512_loadu_si512(words.add(step * STEP_BYTES + register * LANES * 4).cast()) };
-        }
-        if KIND == WEIGHT_ONLY {
-            let wide = [widened(w[0]), widened(w[1])];
-            for half in 0..2 {
-                for row in 0..ROWS {
-                    // SAFETY: see above.
-                    let x = _mm512_set1_epi32(unsafe { *x.add(row * stride + 2 * step + half) });
-                    for register in 0..REGISTERS {
-                        held[row][register] = add_products::<BF16>(held[row][register], wide[register][half], x);
+    // Steps of a line.
+    let most = if KIND == WEIGHT_ONLY { LANES / 2 } else { LANES };
+    let (mut words, mut left) = (words, steps);
+    let mut line: *const i32 = x.words.as_ptr().cast();
+    while left > 0 {
+        for step in 0..left.min(most) {
+            let mut w = [_mm512_setzero_si512(); REGISTERS];
+            for register in 0..REGISTERS {
+                // SAFETY: see above.
+                w[register] = unsafe { _mm512_loadu_si512(words.add(step * STEP_BYTES + register * LANES * 4).cast()) };
+            }
+            if KIND == WEIGHT_ONLY {
+                let wide = [widened(w[0]), widened(w[1])];
+                for half in 0..2 {
+                    for row in 0..ROWS {
+                        // SAFETY: see above.
+                        let x = _mm512_set1_epi32(unsafe { *line.add(row * x.row + 2 * step + half) });
+                        for register in 0..REGISTERS {
+                            held[row][register] = add_products::<BF16>(held[row][register], wide[register][half], x);
+                        }
                     }
                 }
+                continue;
             }
-            continue;
-        }
-        for row in 0..ROWS {
-            // SAFETY: see above.
-            let x = _mm512_set1_epi32(unsafe { *x.add(row * stride + step) });
-            for register in 0..REGISTERS {
-                held[row][register] = add_products::<KIND>(held[row][register], w[register], x);
+            for row in 0..ROWS {
+                // SAFETY: see above.
+                let x = _mm512_set1_epi32(unsafe { *line.add(row * x.row + step) });
+                for register in 0..REGISTERS {
+                    held[row][register] = add_products::<KIND>(held[row][register], w[register], x);
+                }
             }
         }
+        // Behind the last line there is nothing to be read.
+        (words, line) = (words.wrapping_add(most * STEP_BYTES), line.wrapping_add(x.next));
+        left = left.saturating_sub(most);
     }
     for row in 0..ROWS {
         for register in 0..REGISTERS {
