@@ -39,11 +39,7 @@ impl Frontend for Server {
         self.tokenizer.decode(ids, true).map_err(|error| error.to_string())
     }
 
-    fn grammar(&self, constraint: &Constraint) -> Result<Option<Grammar>, String> {
-        self.try_grammar(constraint).map_err(|error| error.to_string())
-    }
-
-    fn try_grammar(&self, constraint: &Constraint) -> Result<Option<Grammar>, VerifyError> {
+    fn grammar(&self, constraint: &Constraint) -> Result<Option<Grammar>, VerifyError> {
         Ok(self.grammars.compile(constraint)?)
     }
 }

@@ -89,17 +89,12 @@ pub trait Frontend {
     fn render(&self, api: Api, request: &serde_json::Value) -> Result<Rendered, String>;
     /// Text of ids as the server would answer it: special tokens left out.
     fn detokenize(&self, ids: &[u32]) -> Result<String, String>;
-    /// The grammar of a constraint, fresh; `None` for [`Constraint::None`]. An error says why this engine cannot check
-    /// such an answer.
-    fn grammar(&self, constraint: &Constraint) -> Result<Option<Grammar>, String> {
+    /// The grammar of a constraint, fresh; `None` for [`Constraint::None`].
+    fn grammar(&self, constraint: &Constraint) -> Result<Option<Grammar>, VerifyError> {
         match constraint {
             Constraint::None => Ok(None),
-            _ => Err("the answer was restricted to a form this engine cannot check".into()),
+            _ => Err(VerifyError::Unsupported("the answer was restricted to a form this engine cannot check".into())),
         }
-    }
-    /// The same, for those that can tell a trouble that passes ([`VerifyError::Busy`]) from one that stays.
-    fn try_grammar(&self, constraint: &Constraint) -> Result<Option<Grammar>, VerifyError> {
-        self.grammar(constraint).map_err(VerifyError::Unsupported)
     }
 }
 
@@ -188,7 +183,7 @@ pub fn prepare(claim: &Claim, facts: &ModelFacts, frontend: &dyn Frontend) -> Re
     if let Some(fault) = text_fault(&artifact, claim.response_text.as_deref(), frontend)? {
         return Ok(Prepared::Fault(fault));
     }
-    let grammar = || frontend.try_grammar(&artifact.params.constraint);
+    let grammar = || frontend.grammar(&artifact.params.constraint);
     // Once to see that the answer fits, which needs no model, and once beside the rows.
     if let Some(fault) = grammar()?.map_or(Ok(None), |grammar| form_fault(&artifact, grammar))? {
         return Ok(Prepared::Fault(fault));

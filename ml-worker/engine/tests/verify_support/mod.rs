@@ -6,7 +6,7 @@ use pacer_artifact::structure::find_stop;
 use pacer_artifact::{Constraint, FinishReason, KeyKind, Profile, SamplingParams, Thresholds};
 use pacer_engine::artifact::{ArtifactBuilder, ArtifactHeader, SealedArtifact};
 use pacer_engine::grammar::{Compiler, Grammar, Token};
-use pacer_engine::verify::{Api, Claim, Forward, Frontend, ModelFacts, Rendered, RowSink};
+use pacer_engine::verify::{Api, Claim, Forward, Frontend, ModelFacts, Rendered, RowSink, VerifyError};
 use std::sync::OnceLock;
 
 pub const VOCAB: usize = 400;
@@ -88,8 +88,8 @@ impl Frontend for FakeFrontend {
         })
     }
 
-    fn grammar(&self, constraint: &Constraint) -> Result<Option<Grammar>, String> {
-        grammars().compile(constraint).map_err(|error| error.to_string())
+    fn grammar(&self, constraint: &Constraint) -> Result<Option<Grammar>, VerifyError> {
+        Ok(grammars().compile(constraint)?)
     }
 
     fn detokenize(&self, ids: &[u32]) -> Result<String, String> {
