@@ -120,6 +120,7 @@ pub fn serve(args: ServeArgs) -> anyhow::Result<()> {
         "--max-model-len must be between 2 and {}",
         config.max_position
     );
+    let made_for = config.max_position;
     // Positions that are never used need no tables.
     config.max_position = context;
     let dtype = dtype(&args.dtype, &config)?;
@@ -177,6 +178,7 @@ pub fn serve(args: ServeArgs) -> anyhow::Result<()> {
             profile: profile(device, dtype, args.quantize),
             vocab,
             context,
+            made_for,
             calibration: Thresholds::first_values,
         },
         adapter: None,

@@ -293,6 +293,39 @@ async fn verification_should_render_the_prompt_when_the_body_would_do_for_both_r
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn verification_should_fail_when_no_honest_engine_takes_the_request_and_abstain_when_this_one_does_not() {
+    let server = start(scripted(), limits(), None).await;
+    let id = "ab".repeat(32);
+    let request = ask(json!({"pacer": {"inference_id": id}, "max_tokens": 8}));
+    let answer = server.json("/v1/chat/completions", request.clone()).await;
+    let claim = |extra: Value| {
+        let mut request = request.clone();
+        request.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        json!({"artifact": answer["pacer"]["artifact"], "inference_id": id, "request": request, "route": "chat/completions"})
+    };
+    assert_eq!(server.json("/verify", claim(json!({}))).await["pass"], true);
+    for (extra, why) in [
+        (json!({"temperature": -1}), "temperature"),
+        (json!({"temperature": "hot"}), "hot"),
+        (json!({"messages": []}), "messages"),
+        (json!({"max_tokens": 600}), "600"),
+        (json!({"response_format": {"type": "xml"}}), "json_schema"),
+    ] {
+        let mut claim = claim(extra);
+        for _ in 0..2 {
+            let verdict = server.json("/verify", claim.clone()).await;
+            assert_eq!((&verdict["pass"], &verdict["fault"]), (&json!(false), &json!("request")), "{verdict}");
+            assert!(verdict["detail"].as_str().unwrap().contains(why), "{verdict}");
+            // Nor does it help to hand out something else beside it.
+            claim["artifact"] = json!("00");
+        }
+    }
+    for extra in [json!({"model": "alias", "temperature": -1}), json!({"max_tokens": 400})] {
+        assert!([400, 404].contains(&server.post("/verify", claim(extra.clone())).await.status().as_u16()), "{extra}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn verification_should_fail_when_another_model_wrote_the_answer() {
     let honest = start(scripted(), limits(), None).await;
     let other = start(FakeRunner::new(VOCAB, |text| text.len() as u32 % 90 + 33), limits(), None).await;

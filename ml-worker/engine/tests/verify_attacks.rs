@@ -330,6 +330,25 @@ fn answers_should_fail_when_the_form_that_was_asked_for_is_ignored() {
 }
 
 #[test]
+fn answers_should_fail_when_no_honest_engine_takes_the_request() {
+    // A client that plays along asks for what nobody can judge, and the executor answers as it likes.
+    let formless = Deviation { formless: true, ..Deviation::NONE };
+    for grammar in ["start: nowhere\n", "start: %json {\"type\": 5}\n", "start: \"x\"\n"] {
+        let constraint = constraint::grammar(grammar).unwrap();
+        let served = serve(&FakeModel::REAL, header(1, SamplingParams { constraint, ..params(1.0, 20) }), &formless);
+        assert_eq!(judge(&claim(&served)).fault, Some(Fault::Request), "{grammar}");
+    }
+    let refused = Claim {
+        rendered: None,
+        refusal: Some("`temperature` is out of range".into()),
+        ..claim(&honest(1, params(1.0, 20)))
+    };
+    for claim in [refused.clone(), Claim { artifact: Vec::new(), ..refused }] {
+        assert_eq!(judge(&claim).fault, Some(Fault::Request), "whatever was answered");
+    }
+}
+
+#[test]
 fn tokens_under_a_single_token_mask_should_carry_no_weight() {
     let forced = "t1 t22 t333 t44 t5 ";
     let served = honest(3, of_form(forced, 40));

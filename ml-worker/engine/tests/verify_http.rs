@@ -27,7 +27,7 @@ fn read(body: serde_json::Value) -> Result<Claim, VerifyError> {
 fn reply(body: serde_json::Value) -> VerifyReply {
     let claim = read(body).unwrap();
     let verdict = verify(&claim, &facts(), &FakeFrontend, &FakeModel::REAL).unwrap();
-    VerifyReply::new(&verdict, &claim.artifact)
+    VerifyReply::new(&verdict, &claim.artifact, claim.refusal.clone())
 }
 
 #[test]
@@ -60,13 +60,18 @@ fn request_should_be_refused_when_it_cannot_be_read() {
         ("artifact", json!("xyz")),
         ("inference_id", json!("abcd")),
         ("artifact_hash", json!("00")),
-        ("request", json!({"messages": []})),
+        ("request", json!({"prompt": [1], "max_tokens": CONTEXT})),
         ("route", Value::Null),
     ] {
         let mut bad = good.clone();
         bad[field] = value;
         assert!(matches!(read(bad), Err(VerifyError::Request(_))), "{field}");
     }
+    let mut impossible = good.clone();
+    impossible["request"]["temperature"] = json!(-1);
+    let impossible = reply(impossible);
+    assert_eq!((impossible.pass, impossible.fault.as_deref()), (false, Some("request")), "no honest engine took it");
+    assert!(impossible.detail.is_some_and(|why| why.contains("temperature")));
     let mut unknown = good;
     unknown["inference"] = json!("00");
     assert!(serde_json::from_value::<VerifyRequest>(unknown).is_err(), "a misspelt field is not ignored");

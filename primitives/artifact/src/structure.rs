@@ -15,6 +15,8 @@ use crate::{
 /// A structural fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
+	/// Every honest engine of the model refuses the request.
+	Request,
 	/// The bytes are no artifact of a known version in canonical form.
 	Encoding,
 	/// The artifact is not the one whose hash is on chain.
@@ -57,6 +59,7 @@ impl Fault {
 	/// A word for logs and JSON.
 	pub fn as_str(self) -> &'static str {
 		match self {
+			Self::Request => "request",
 			Self::Encoding => "encoding",
 			Self::ArtifactHash => "artifact_hash",
 			Self::InferenceId => "inference_id",

@@ -25,11 +25,19 @@ pub struct ApiError {
     pub retry_after_s: Option<u32>,
     /// Whether it was refused before its body was read.
     pub unread: bool,
+    /// Whether the request and the model alone decide it: then every engine of the model refuses, and an answer to such a
+    /// request is held against who gave it. Never what this engine's options, limits or load decide.
+    pub by_request: bool,
 }
 
 impl ApiError {
     fn new(status: StatusCode, message: impl Into<String>, code: Option<&'static str>) -> Self {
-        Self { status, message: message.into(), param: None, code, retry_after_s: None, unread: false }
+        Self { status, message: message.into(), param: None, code, retry_after_s: None, unread: false, by_request: false }
+    }
+
+    /// This error, decided by this engine: another of the same model may take the request.
+    pub fn here(self) -> Self {
+        Self { by_request: false, ..self }
     }
 
     /// This error, told before the request's body was read.
@@ -37,9 +45,9 @@ impl ApiError {
         Self { unread: true, ..self }
     }
 
-    /// 400: the request is wrong.
+    /// 400: the request is wrong, whoever is asked; see [`ApiError::here`].
     pub fn bad_request(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, message, None)
+        Self { by_request: true, ..Self::new(StatusCode::BAD_REQUEST, message, None) }
     }
 
     /// 400: a field of the request is wrong.
@@ -47,7 +55,7 @@ impl ApiError {
         Self { param: Some(param.to_owned()), ..Self::bad_request(message) }
     }
 
-    /// 400: prompt and answer do not fit the model.
+    /// 400: prompt and answer do not fit into this engine's context.
     pub fn too_long(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message, Some("context_length_exceeded"))
     }
@@ -160,7 +168,7 @@ impl From<VerifyError> for ApiError {
     fn from(error: VerifyError) -> Self {
         let text = error.to_string();
         match error {
-            VerifyError::Request(_) | VerifyError::Unsupported(_) => Self::bad_request(text),
+            VerifyError::Refused(_) | VerifyError::Request(_) | VerifyError::Unsupported(_) => Self::bad_request(text),
             VerifyError::Busy(_) => Self::busy(text),
             VerifyError::Model(_) => Self::internal(text),
         }

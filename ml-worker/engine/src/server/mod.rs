@@ -131,6 +131,7 @@ impl Server {
         validation::Facts {
             models: self.names().collect(),
             max_model_len: self.model.context,
+            made_for: self.model.made_for,
             // Not the padding of the embedding: an artifact with such ids would be called false.
             vocab_size: self.model.vocab.usable,
             eos: &self.model.vocab.eos,

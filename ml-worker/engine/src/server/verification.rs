@@ -11,7 +11,7 @@ use crate::verify::{prepare, Claim, Frontend, Prepared, Rendered, Replay, Verify
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request, State};
 use axum::{Extension, Json};
-use pacer_artifact::{Artifact, Constraint, KeyKind, Verdict};
+use pacer_artifact::{Artifact, Constraint, Fault, KeyKind, Verdict};
 use serde_json::Value;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,12 +20,15 @@ use std::time::Duration;
 const BODY_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Frontend for Server {
-    fn render(&self, api: Api, request: &Value) -> Result<Rendered, String> {
-        let raw = serde_json::from_value(request.clone()).map_err(|error| error.to_string())?;
-        let mut valid =
-            validate(&raw, api, &Facts { timeless: true, ..self.facts() }).map_err(|error| error.message)?;
+    fn render(&self, api: Api, request: &Value) -> Result<Rendered, VerifyError> {
+        let raw = serde_json::from_value(request.clone()).map_err(|error| VerifyError::Refused(error.to_string()))?;
+        let refused = |error: ApiError| match error.by_request {
+            true => VerifyError::Refused(error.message),
+            false => VerifyError::Request(error.message),
+        };
+        let mut valid = validate(&raw, api, &Facts { timeless: true, ..self.facts() }).map_err(refused)?;
         if valid.prompts.len() != 1 {
-            return Err("a recorded request has exactly one prompt".into());
+            return Err(VerifyError::Refused("a recorded request has exactly one prompt".into()));
         }
         Ok(Rendered {
             prompt: valid.prompts.remove(0),
@@ -78,14 +81,16 @@ pub async fn verify(
     };
     // What the engine works on has a queue with bounds of its own.
     drop(place);
-    let verdict = match prepared {
-        Prepared::Fault(fault) => Verdict::fraud(fault),
-        Prepared::Replay(replay) => deadline.limit(replayed(&server, caller.tenant, replay)).await??,
+    let (verdict, detail) = match prepared {
+        Prepared::Fault(fault) => (Verdict::fraud(fault), None),
+        Prepared::Refused(why) => (Verdict::fraud(Fault::Request), Some(why)),
+        Prepared::Replay(replay) => (deadline.limit(replayed(&server, caller.tenant, replay)).await??, None),
     };
     let outcome = if verdict.pass { "pass" } else { "fail" };
     metrics::counter!("pacer_engine_verifications_total", "outcome" => outcome).increment(1);
-    let reply = VerifyReply::new(&verdict, &artifact);
-    tracing::info!(outcome, tokens = reply.tokens, fault = reply.fault.as_deref(), "an answer was verified");
+    let reply = VerifyReply::new(&verdict, &artifact, detail);
+    let (fault, detail) = (reply.fault.as_deref(), reply.detail.as_deref());
+    tracing::info!(outcome, tokens = reply.tokens, fault, detail, "an answer was verified");
     Ok(Json(reply))
 }
 
@@ -98,7 +103,8 @@ async fn received(request: Request, deadline: Deadline) -> Result<Bytes, ApiErro
 
 /// Whether the answer was held to a form, so that a grammar may have to be compiled. What cannot be read needs none.
 fn has_form(claim: &Claim) -> bool {
-    Artifact::from_bytes(&claim.artifact).is_ok_and(|artifact| artifact.params.constraint != Constraint::None)
+    claim.refusal.is_none()
+        && Artifact::from_bytes(&claim.artifact).is_ok_and(|artifact| artifact.params.constraint != Constraint::None)
 }
 
 async fn replayed(server: &Server, tenant: Tenant, replay: Replay) -> Result<Verdict, ApiError> {

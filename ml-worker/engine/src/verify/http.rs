@@ -55,6 +55,9 @@ pub struct VerifyReply {
     pub pass: bool,
     /// The structural fault, if there is one: then it is fraud and there are no statistics.
     pub fault: Option<String>,
+    /// With the fault `request`: why every honest engine refuses the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
     /// Mean clipped margin of the choices.
     pub choice: u32,
     /// Mean clipped centred deviation of the distributions.
@@ -89,13 +92,16 @@ impl VerifyRequest {
         if self.artifact.len() > 2 * MAX_ARTIFACT_BYTES + 2 {
             return Err(VerifyError::Request("`artifact` is too long".into()));
         }
-        let rendered = match &self.request {
+        let (rendered, refusal) = match &self.request {
             Some(request) => {
                 let missing = || VerifyError::Request("`route` is needed beside `request`".into());
                 let api = self.route.ok_or_else(missing)?;
-                Some(frontend.render(api, request).map_err(VerifyError::Request)?)
+                match frontend.render(api, request) {
+                    Err(VerifyError::Refused(why)) => (None, Some(why)),
+                    rendered => (Some(rendered?), None),
+                }
             }
-            None => None,
+            None => (None, None),
         };
         Ok(Claim {
             artifact: bytes("artifact", &self.artifact)?,
@@ -103,6 +109,7 @@ impl VerifyRequest {
             inference_id: hash("inference_id", self.inference_id.as_deref())?,
             request_hash: hash("request_hash", self.request_hash.as_deref())?,
             rendered,
+            refusal,
             prompt: self.prompt_token_ids,
             response_text: self.response_text,
             response_ids: self.response_token_ids,
@@ -113,11 +120,12 @@ impl VerifyRequest {
 }
 
 impl VerifyReply {
-    /// Puts a verdict into words. `artifact` are the bytes that were checked.
-    pub fn new(verdict: &Verdict, artifact: &[u8]) -> Self {
+    /// Puts a verdict into words. `artifact` are the bytes that were checked; `detail` see its field.
+    pub fn new(verdict: &Verdict, artifact: &[u8], detail: Option<String>) -> Self {
         Self {
             pass: verdict.pass,
             fault: verdict.fault.map(|fault| fault.as_str().to_owned()),
+            detail,
             choice: verdict.choice,
             distribution: verdict.distribution,
             level: verdict.level,

@@ -20,13 +20,17 @@ use pacer_artifact::{Artifact, Constraint, Fault, Hash, KeyKind, Profile, Sampli
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex};
 
-/// Why no verdict can be given. None of these says anything about the executor.
+/// Why no verdict can be given. None but the first says anything about the executor.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
+    /// Every honest engine of the model refuses the request, whatever its options, limits and load: to have answered it is
+    /// a fault ([`Fault::Request`]). Only a [`Frontend`] says so; [`prepare`] makes the fault of it.
+    #[error("{0}")]
+    Refused(String),
     /// The request to verify makes no sense.
     #[error("{0}")]
     Request(String),
-    /// This engine cannot check such an answer (a grammar it does not know).
+    /// This engine cannot check such an answer (a grammar that met a limit on the way).
     #[error("{0}")]
     Unsupported(String),
     /// What others have this engine do stands in the way; that passes.
@@ -41,7 +45,9 @@ impl From<GrammarError> for VerifyError {
     fn from(error: GrammarError) -> Self {
         match error {
             GrammarError::Memory => Self::Busy(error.to_string()),
-            error => Self::Unsupported(error.to_string()),
+            // To compile depends on the constraint and the vocabulary alone.
+            GrammarError::Constraint(_) | GrammarError::NoEnd => Self::Refused(error.to_string()),
+            GrammarError::Violated(_) | GrammarError::Limit(_) => Self::Unsupported(error.to_string()),
         }
     }
 }
@@ -85,8 +91,12 @@ pub enum Api {
 
 /// The parts of a server that verification needs: tokenizer, chat template, grammars.
 pub trait Frontend {
-    /// Renders an OpenAI request body exactly as for serving. An error is the client's message.
-    fn render(&self, api: Api, request: &serde_json::Value) -> Result<Rendered, String>;
+    /// Renders an OpenAI request body exactly as for serving.
+    ///
+    /// # Errors
+    /// With the client's message: [`VerifyError::Refused`] if the body and the model alone decide it, else
+    /// [`VerifyError::Request`].
+    fn render(&self, api: Api, request: &serde_json::Value) -> Result<Rendered, VerifyError>;
     /// Text of ids as the server would answer it: special tokens left out.
     fn detokenize(&self, ids: &[u32]) -> Result<String, String>;
     /// The grammar of a constraint, fresh; `None` for [`Constraint::None`].
@@ -114,6 +124,8 @@ pub struct ModelFacts {
     pub vocab: Vocabulary,
     /// Tokens its context holds.
     pub context: usize,
+    /// Tokens it was made for; `context` is at most that.
+    pub made_for: usize,
     /// Thresholds; [`Thresholds::first_values`] until it was calibrated.
     pub calibration: Calibration,
 }
@@ -131,6 +143,8 @@ pub struct Claim {
     pub request_hash: Option<Hash>,
     /// The request, rendered.
     pub rendered: Option<Rendered>,
+    /// Why every honest engine refuses the request, where it cannot be rendered for that.
+    pub refusal: Option<String>,
     /// Prompt ids, when there is no request to render.
     pub prompt: Option<Vec<u32>>,
     /// What the client got.
@@ -149,12 +163,17 @@ pub struct Claim {
 pub enum Prepared {
     /// A structural fault: no model is needed.
     Fault(Fault),
+    /// The fault that no honest engine answers such a request ([`Fault::Request`]), and why it does not.
+    Refused(String),
     /// The structure is in order; now the rows.
     Replay(Replay),
 }
 
 /// Checks everything that needs no model.
 pub fn prepare(claim: &Claim, facts: &ModelFacts, frontend: &dyn Frontend) -> Result<Prepared, VerifyError> {
+    if let Some(why) = &claim.refusal {
+        return Ok(Prepared::Refused(why.clone()));
+    }
     let rendered = claim.rendered.as_ref();
     let expected = Expected {
         artifact: claim.artifact_hash,
@@ -185,7 +204,11 @@ pub fn prepare(claim: &Claim, facts: &ModelFacts, frontend: &dyn Frontend) -> Re
     }
     let grammar = || frontend.grammar(&artifact.params.constraint);
     // Once to see that the answer fits, which needs no model, and once beside the rows.
-    if let Some(fault) = grammar()?.map_or(Ok(None), |grammar| form_fault(&artifact, grammar))? {
+    let first = match grammar() {
+        Err(VerifyError::Refused(why)) => return Ok(Prepared::Refused(why)),
+        made => made?,
+    };
+    if let Some(fault) = first.map_or(Ok(None), |grammar| form_fault(&artifact, grammar))? {
         return Ok(Prepared::Fault(fault));
     }
     let grammar = grammar()?;
@@ -244,6 +267,7 @@ pub fn verify(
 ) -> Result<Verdict, VerifyError> {
     let replay = match prepare(claim, facts, frontend)? {
         Prepared::Fault(fault) => return Ok(Verdict::fraud(fault)),
+        Prepared::Refused(_) => return Ok(Verdict::fraud(Fault::Request)),
         Prepared::Replay(replay) => replay,
     };
     let (tokens, from) = (replay.tokens(), replay.first_row());
@@ -271,8 +295,8 @@ mod tests {
     struct Bytes;
 
     impl Frontend for Bytes {
-        fn render(&self, _: Api, _: &serde_json::Value) -> Result<Rendered, String> {
-            Err("not needed".into())
+        fn render(&self, _: Api, _: &serde_json::Value) -> Result<Rendered, VerifyError> {
+            Err(VerifyError::Request("not needed".into()))
         }
         fn detokenize(&self, ids: &[u32]) -> Result<String, String> {
             let bytes: Vec<u8> = ids.iter().map(|&id| id as u8).collect();

@@ -14,7 +14,7 @@ use pacer_engine::model::{self, lora::Adapter, Quantize, TorchRunner};
 use pacer_engine::runner::{AdapterId, Solo};
 use pacer_engine::scheduler::SchedulerConfig;
 use pacer_engine::tokenizer::Tokenizer;
-use pacer_engine::verify::{verify, Api, Claim, Forward, Frontend, ModelFacts, Rendered, RowSink};
+use pacer_engine::verify::{verify, Api, Claim, Forward, Frontend, ModelFacts, Rendered, RowSink, VerifyError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use tch::{Device, Kind};
@@ -58,8 +58,8 @@ pub struct Registered {
 struct Plain<'a>(&'a Tokenizer);
 
 impl Frontend for Plain<'_> {
-    fn render(&self, _: Api, _: &serde_json::Value) -> Result<Rendered, String> {
-        Err("not needed".into())
+    fn render(&self, _: Api, _: &serde_json::Value) -> Result<Rendered, VerifyError> {
+        Err(VerifyError::Request("not needed".into()))
     }
     fn detokenize(&self, ids: &[u32]) -> Result<String, String> {
         self.0.decode(ids, true).map_err(|error| error.to_string())
@@ -79,6 +79,7 @@ impl Registered {
             profile: profile(dtype),
             vocab,
             context: CONTEXT,
+            made_for: CONTEXT,
             calibration: Thresholds::first_values,
         };
         Self { facts, tokenizer: Arc::new(tokenizer), dir: dir.into(), adapter: None }

@@ -98,6 +98,7 @@ pub fn state(
             profile: Profile::CPU_F32,
             vocab,
             context: limits.kv_blocks * limits.block_tokens,
+            made_for: 2 * limits.kv_blocks * limits.block_tokens,
             calibration: Thresholds::first_values,
         },
         adapter: None,

@@ -73,13 +73,18 @@ impl Forward for FakeModel {
 pub struct FakeFrontend;
 
 impl Frontend for FakeFrontend {
-    fn render(&self, _: Api, request: &serde_json::Value) -> Result<Rendered, String> {
-        let prompt = request["prompt"].as_array().ok_or("`prompt` is missing")?;
+    fn render(&self, _: Api, request: &serde_json::Value) -> Result<Rendered, VerifyError> {
+        let missing = || VerifyError::Refused("`prompt` is missing".into());
+        let prompt = request["prompt"].as_array().ok_or_else(missing)?;
         let params = SamplingParams {
             temperature: request["temperature"].as_f64().unwrap_or(1.0).into(),
             max_tokens: request["max_tokens"].as_u64().unwrap_or(16) as u32,
             ..SamplingParams::default()
         };
+        params.validate().map_err(|error| VerifyError::Refused(error.to_string()))?;
+        if prompt.len() + params.max_tokens as usize > CONTEXT {
+            return Err(VerifyError::Request("it is longer than this engine's context".into()));
+        }
         Ok(Rendered {
             prompt: prompt.iter().filter_map(|id| id.as_u64()).map(|id| id as u32).collect(),
             params,
@@ -118,6 +123,7 @@ pub fn facts() -> ModelFacts {
         profile: Profile::CPU_F32,
         vocab: vocabulary(),
         context: CONTEXT,
+        made_for: CONTEXT,
         calibration: Thresholds::first_values,
     }
 }
@@ -221,6 +227,7 @@ pub fn claim(served: &Served) -> Claim {
             key: served.header.key,
             choices: 1,
         }),
+        refusal: None,
         prompt: None,
         response_text: Some(served.text.clone()),
         response_ids: Some(served.ids.clone()),

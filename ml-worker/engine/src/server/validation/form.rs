@@ -125,7 +125,8 @@ fn choice(texts: &[String]) -> Result<Constraint, GrammarError> {
 fn calls(tools: &Tools, facts: &Facts<'_>) -> Result<Result<Constraint, GrammarError>, ApiError> {
     let wrong = |what: &str| ApiError::field("tool_choice", what);
     let Some(reading) = &tools.reading else {
-        return Err(wrong("it is not known how this model writes calls; start the server with --tool-call-parser"));
+        let why = "it is not known how this model writes calls; start the server with --tool-call-parser";
+        return Err(wrong(why).here());
     };
     let list = tools.offered.as_ref().and_then(Value::as_array).ok_or_else(|| wrong("there are no tools"))?;
     let functions: Vec<Function<'_>> = list

@@ -28,6 +28,8 @@ pub struct Facts<'a> {
     pub models: Vec<&'a str>,
     /// Longest sequence, prompt and answer, in tokens.
     pub max_model_len: usize,
+    /// Longest sequence that the model was made for; no engine's `max_model_len` is more.
+    pub made_for: usize,
     /// Token ids are below it.
     pub vocab_size: usize,
     /// The model's end tokens.
@@ -104,6 +106,10 @@ impl ValidRequest {
 }
 
 /// Checks a request and turns it into tokens and canonical parameters.
+///
+/// # Errors
+/// What an operator's option or a limit of this engine decides is marked with [`ApiError::here`]: all other refusals with
+/// status 400 are held against executors that answered all the same ([`ApiError::by_request`]).
 pub fn validate(raw: &RawRequest, api: Api, facts: &Facts<'_>) -> Result<ValidRequest, ApiError> {
     known_model(raw.model.as_deref(), facts)?;
     refuse_unsupported(raw)?;

@@ -65,10 +65,12 @@ pub fn params(raw: &RawRequest, api: Api, prompt_tokens: usize, facts: &Facts<'_
         return Err(ApiError::field("max_tokens", format!("max_tokens must be at most {MAX_OUTPUT_TOKENS}")));
     }
     if max_tokens as usize > room {
-        return Err(ApiError::too_long(format!(
+        let error = ApiError::too_long(format!(
             "the model takes {} tokens; the prompt has {prompt_tokens} and up to {max_tokens} more were asked for",
             facts.max_model_len
-        )));
+        ));
+        let by_request = prompt_tokens.saturating_add(max_tokens as usize) > facts.made_for;
+        return Err(ApiError { by_request, ..error });
     }
     let number =
         |value: Option<f64>, default: Option<f64>, otherwise: f64| Real::new(value.or(default).unwrap_or(otherwise));
@@ -98,7 +100,9 @@ pub fn params(raw: &RawRequest, api: Api, prompt_tokens: usize, facts: &Facts<'_
         constraint: Constraint::None,
     };
     if params.min_tokens > max_tokens {
-        return Err(ApiError::field("min_tokens", "min_tokens is more than max_tokens"));
+        let error = ApiError::field("min_tokens", "min_tokens is more than max_tokens");
+        // A limit that the request does not name comes from this engine's context.
+        return Err(if asked.is_some() { error } else { error.here() });
     }
     params.validate().map_err(|error| match error {
         ParamsError::Range(field) | ParamsError::Order(field) => ApiError::field(field, error.to_string()),

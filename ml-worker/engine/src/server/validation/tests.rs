@@ -23,6 +23,7 @@ fn facts() -> Facts<'static> {
     Facts {
         models: vec!["demo"],
         max_model_len: 100,
+        made_for: 200,
         vocab_size: 300,
         eos: &[256],
         timeless: false,
@@ -114,6 +115,38 @@ fn validation_should_name_the_field_when_a_value_is_refused() {
     ] {
         let error = check(Api::Chat, chat(extra.clone())).unwrap_err();
         assert_eq!(error.param.as_deref(), Some(param), "{extra}: {error:?}");
+    }
+}
+
+#[test]
+fn refusal_should_be_by_the_request_only_when_no_engine_of_the_model_can_decide_otherwise() {
+    let by_request = |facts: &Facts<'_>, api, body: Value| {
+        validate(&serde_json::from_value(body.clone()).unwrap(), api, facts).expect_err(&body.to_string()).by_request
+    };
+    let far = json!({"prompt": "x".repeat(60), "max_tokens": 141});
+    let near = json!({"prompt": "x".repeat(60), "max_tokens": 140});
+    let tools = json!([{"type": "function", "function": {"name": "f"}}]);
+    let forced = chat(json!({"tools": tools, "tool_choice": "required"}));
+    let silent = Facts { tool_format: None, ..facts() };
+    for (facts, api, body) in [
+        (&facts(), Api::Chat, chat(json!({"temperature": -1}))),
+        (&facts(), Api::Chat, chat(json!({"min_tokens": 9, "max_tokens": 8}))),
+        (&facts(), Api::Chat, chat(json!({"max_tokens": 1_000_000}))),
+        (&facts(), Api::Chat, chat(json!({"guided_choice": []}))),
+        (&facts(), Api::Chat, chat(json!({"messages": [{"role": 1}]}))),
+        (&facts(), Api::Completions, far),
+        (&facts(), Api::Completions, json!({"prompt": [300]})),
+        (&Facts { template: None, ..facts() }, Api::Chat, chat(json!({}))),
+    ] {
+        assert!(by_request(facts, api, body.clone()), "{body}");
+    }
+    for (facts, api, body) in [
+        (&facts(), Api::Chat, chat(json!({"model": "alias", "temperature": -1}))),
+        (&facts(), Api::Completions, near),
+        (&facts(), Api::Chat, chat(json!({"min_tokens": 95}))),
+        (&silent, Api::Chat, forced),
+    ] {
+        assert!(!by_request(facts, api, body.clone()), "{body}");
     }
 }
 
