@@ -40,9 +40,11 @@ pub enum DType {
 pub enum AttentionPath {
 	/// Matrix product, softmax, matrix product.
 	Eager,
-	/// libtorch's fused scaled dot product.
+	/// Fused: one pass over keys and values with scores, weights and sums in f32. libtorch's scaled dot product, and on CPUs
+	/// also the engine's own over its paged cache: one answer may use both, by the length of a step and the vector units, so
+	/// they are one path. The thresholds of CPUs were measured with engines that do so.
 	Sdpa,
-	/// A paged kernel.
+	/// A paged kernel whose sums are in another format.
 	Paged,
 	/// An external server whose kernels are not known.
 	External,
@@ -69,7 +71,7 @@ impl Profile {
 		whole(self.weights) && whole(self.kv) && self.attention != AttentionPath::External
 	}
 
-	/// A CPU that computes everything in single precision with the fused attention of libtorch.
+	/// A CPU that computes everything in single precision with fused attention.
 	pub const CPU_F32: Profile =
 		Profile { device: DeviceClass::Cpu, weights: DType::F32, kv: DType::F32, attention: AttentionPath::Sdpa };
 }
