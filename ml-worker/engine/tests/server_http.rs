@@ -6,9 +6,12 @@ use pacer_artifact::{Artifact, FinishReason, KeyKind};
 use pacer_engine::engine::{Event, Generate};
 use pacer_engine::runner::fake::FakeRunner;
 use pacer_engine::scheduler::SchedulerConfig;
+use pacer_engine::server::body::BodyRoom;
+use pacer_engine::server::workers::Workers;
 use serde_json::{json, Value};
 use server_common::*;
 use std::sync::mpsc::channel;
+use std::sync::Arc;
 
 fn ask(extra: Value) -> Value {
     let mut body = json!({"model": "fake", "messages": [{"role": "user", "content": "hi"}], "temperature": 0});
@@ -209,6 +212,45 @@ async fn server_should_cancel_when_a_client_disconnects() {
     let metrics = server.get("/metrics").await.text().await.unwrap();
     assert!(metrics.contains("pacer_engine_requests_cancelled_total 2"), "{metrics}");
     assert!(metrics.contains("pacer_engine_kv_blocks_used 0") && metrics.contains("pacer_engine_ttft_seconds_bucket"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_should_be_refused_only_while_the_bodies_of_others_take_all_room() {
+    let mut state = state(scripted(), limits(), TEMPLATE, Default::default());
+    let (workers, gate) = (Workers { body_room: BodyRoom::new(2_000), ..Default::default() }, channel::<()>());
+    state.workers = Arc::new(workers);
+    let (workers, server) = (state.workers.clone(), serve(state).await);
+    let long = ask(json!({"user": "x".repeat(1_200)}));
+    // One that waits for a grammar has its body in memory.
+    let (begun, compiling) = tokio::sync::oneshot::channel();
+    let busy = tokio::spawn(async move {
+        let hold = move || {
+            begun.send(()).unwrap();
+            let _ = gate.1.recv();
+            Ok(())
+        };
+        workers.grammars.run(Default::default(), hold).await
+    });
+    compiling.await.unwrap();
+    let mut formed = long.clone();
+    formed["response_format"] = json!({"type": "json_object"});
+    let waiting = tokio::spawn({
+        let server = server.clone();
+        async move { server.post("/v1/chat/completions", formed).await.status() }
+    });
+    let refused = loop {
+        let response = server.post("/v1/chat/completions", long.clone()).await;
+        if response.status() != 200 {
+            break response;
+        }
+    };
+    assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"].to_str().unwrap()), (429, &"1"));
+    assert_eq!(refused.headers()["connection"], "close");
+    server.json("/v1/chat/completions", ask(json!({}))).await;
+    drop(gate.0);
+    busy.await.unwrap().unwrap();
+    assert_eq!(waiting.await.unwrap(), 200);
+    server.json("/v1/chat/completions", long).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

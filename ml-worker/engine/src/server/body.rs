@@ -1,15 +1,93 @@
-//! Bodies of requests: read, bounded, parsed.
+//! Bodies of requests: read, bounded each and all together, parsed.
 
+use super::access::{Caller, Deadline};
 use super::error::ApiError;
+use super::{Server, MAX_REQUEST_BYTES};
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::http::StatusCode;
+use axum::extract::{FromRequest, Request};
+use axum::http::{header::CONTENT_LENGTH, StatusCode};
+use futures::StreamExt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// A body, or why it could not be read.
-pub type Body = Result<Bytes, BytesRejection>;
+/// Longest time that a body may take to come.
+pub const BODY_PATIENCE: Duration = Duration::from_secs(60);
+/// Bytes of bodies that may be in memory, of `/verify` apart.
+const ROOM_BYTES: usize = 256 << 20;
 
-/// The body, or the error object for one that is too large or broke off.
-pub fn body_bytes(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+/// Room for the bodies of all requests that are being read or wait. A byte takes its place when it comes, so that nobody
+/// can keep places for what is only announced.
+#[derive(Clone, Debug)]
+pub struct BodyRoom(Arc<Semaphore>);
+
+impl BodyRoom {
+    /// Room for so many bytes.
+    pub fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new(bytes)))
+    }
+
+    /// Reads a body of at most `limit` bytes. It has its room until its last copy is dropped.
+    ///
+    /// # Errors
+    /// 413 if it is longer, 429 if there is no room for all of it.
+    async fn read(&self, body: axum::body::Body, limit: usize) -> Result<Bytes, ApiError> {
+        let take = |bytes: usize| {
+            let taken = u32::try_from(bytes).ok().and_then(|bytes| self.0.clone().try_acquire_many_owned(bytes).ok());
+            taken.ok_or_else(|| ApiError::busy("the bodies of other requests take all memory for them").unread())
+        };
+        let (mut bytes, mut room) = (Vec::new(), take(0)?);
+        let mut pieces = body.into_data_stream();
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(|error| ApiError::bad_request(format!("the body broke off: {error}")))?;
+            if bytes.len() + piece.len() > limit {
+                return Err(ApiError::too_large(limit));
+            }
+            room.merge(take(piece.len())?);
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(Bytes::from_owner(Held { bytes: bytes.into(), _room: room }))
+    }
+}
+
+impl Default for BodyRoom {
+    fn default() -> Self {
+        Self::new(ROOM_BYTES)
+    }
+}
+
+struct Held {
+    bytes: Box<[u8]>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// The body of a request to the OpenAI API.
+pub struct Body(pub Bytes);
+
+impl FromRequest<Arc<Server>> for Body {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, server: &Arc<Server>) -> Result<Self, ApiError> {
+        let announced = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        if announced.is_some_and(|length: usize| length > MAX_REQUEST_BYTES) {
+            return Err(ApiError::too_large(MAX_REQUEST_BYTES));
+        }
+        let deadline = request.extensions().get().map_or(Deadline::default(), |caller: &Caller| caller.deadline);
+        let reading = server.workers.body_room.read(request.into_body(), MAX_REQUEST_BYTES);
+        let read = deadline.limit(tokio::time::timeout(BODY_PATIENCE, reading)).await.map_err(ApiError::unread)?;
+        Ok(Self(read.map_err(|_| ApiError::slow_body())??))
+    }
+}
+
+/// A body that axum read, or the error object for one that is too large or broke off.
+pub fn body_bytes(body: Result<Bytes, BytesRejection>, limit: usize) -> Result<Bytes, ApiError> {
     body.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => ApiError::too_large(limit),
         _ => ApiError::bad_request(rejection.body_text()),
@@ -29,4 +107,34 @@ pub fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ApiError>
     })?;
     json.end().map_err(|error| ApiError::bad_request(format!("the body is not as expected: {error}")))?;
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::convert::Infallible;
+
+    /// A body whose length nobody announces.
+    fn body(pieces: &[usize]) -> axum::body::Body {
+        let pieces: Vec<_> = pieces.iter().map(|bytes| Ok::<_, Infallible>(vec![b'x'; *bytes])).collect();
+        axum::body::Body::from_stream(futures::stream::iter(pieces))
+    }
+
+    #[tokio::test]
+    async fn body_should_be_refused_when_it_or_all_together_are_too_long() {
+        let room = BodyRoom::new(10);
+        let status = |read: Result<Bytes, ApiError>| read.map(|_| ()).map_err(|error| error.status.as_u16());
+        assert_eq!(status(room.read(body(&[3, 3]), 5).await), Err(413));
+        assert_eq!(status(room.read(body(&[6, 6]), 20).await), Err(429));
+        assert_eq!(room.0.available_permits(), 10, "what was refused gives its room back");
+        let first = room.read(body(&[4, 3]), 10).await.unwrap();
+        let copy = first.clone();
+        assert_eq!((&first[..], room.0.available_permits()), (&b"xxxxxxx"[..], 3));
+        drop(first);
+        assert_eq!(status(room.read(body(&[4]), 10).await), Err(429));
+        assert_eq!(status(room.read(body(&[3]), 10).await), Ok(()));
+        drop(copy);
+        assert_eq!(status(room.read(body(&[10]), 10).await), Ok(()));
+        assert_eq!(status(room.read(body(&[]), 10).await), Ok(()));
+    }
 }

@@ -1,11 +1,11 @@
 //! `POST /v1/embeddings`: a vector for each text, from the model's last hidden states.
 
 use super::access::Caller;
-use super::body::{body_bytes, parse, Body};
+use super::body::{parse, Body};
 use super::error::ApiError;
 use super::types::Prompt;
 use super::validation::{known_model, prompt};
-use super::{Server, MAX_REQUEST_BYTES};
+use super::Server;
 use crate::engine::{Embed, Pooling};
 use axum::extract::State;
 use axum::{Extension, Json};
@@ -66,9 +66,8 @@ fn validate(raw: &EmbeddingsRequest, server: &Server) -> Result<Wanted, ApiError
 pub async fn embeddings(
     State(server): State<Arc<Server>>,
     Extension(caller): Extension<Caller>,
-    body: Body,
+    Body(body): Body,
 ) -> Result<Json<Value>, ApiError> {
-    let body = body_bytes(body, MAX_REQUEST_BYTES)?;
     let workers = server.workers.clone();
     let work = move || {
         let raw: EmbeddingsRequest = parse(&body)?;

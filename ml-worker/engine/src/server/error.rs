@@ -32,7 +32,15 @@ pub struct ApiError {
 
 impl ApiError {
     fn new(status: StatusCode, message: impl Into<String>, code: Option<&'static str>) -> Self {
-        Self { status, message: message.into(), param: None, code, retry_after_s: None, unread: false, by_request: false }
+        Self {
+            status,
+            message: message.into(),
+            param: None,
+            code,
+            retry_after_s: None,
+            unread: false,
+            by_request: false,
+        }
     }
 
     /// This error, decided by this engine: another of the same model may take the request.

@@ -20,8 +20,7 @@ use tokio::sync::mpsc::{unbounded_channel, UnboundedReceiver};
 use tokio::time::Instant;
 
 use super::access::{Caller, Deadline};
-use super::body::{body_bytes, parse, Body};
-use super::MAX_REQUEST_BYTES;
+use super::body::{parse, Body};
 
 /// A request with everything that takes long to make of it.
 pub struct Prepared {
@@ -65,7 +64,7 @@ pub struct Running {
     pub server: Arc<Server>,
     /// The request.
     pub request: ValidRequest,
-    /// Its body as it came in.
+    /// Its body as it came in; empty unless it is still to be hashed.
     pub body: Bytes,
     /// The response's id.
     pub id: String,
@@ -91,10 +90,18 @@ impl Running {
     ) -> Result<Self, ApiError> {
         let deadline = caller.deadline;
         let (request, grammars) = prepared.complete(&server, deadline).await?;
-        if let Some(extension) = &request.chain {
-            // What no artifact can hold is refused before it costs anything.
-            chain::start(&request, extension, 0, &server.model, &body)?;
-        }
+        let body = match &request.chain {
+            Some(extension) => {
+                // What no artifact can hold is refused before it costs anything.
+                chain::start(&request, extension, 0, &server.model, &body)?;
+                if extension.request_hash.is_none() && extension.request_salt.is_some() {
+                    body
+                } else {
+                    Bytes::new()
+                }
+            }
+            None => Bytes::new(),
+        };
         let events = submit(&server, &request, grammars, caller)?;
         let cached = vec![0; request.prompts.len() * request.n as usize];
         let id = format!("{prefix}-{}", hex::encode(random::<12>()));
@@ -197,18 +204,18 @@ impl Running {
 pub async fn chat(
     State(server): State<Arc<Server>>,
     Extension(caller): Extension<Caller>,
-    body: Body,
+    Body(body): Body,
 ) -> Result<Response, ApiError> {
-    answer(server, Api::Chat, body_bytes(body, MAX_REQUEST_BYTES)?, caller).await
+    answer(server, Api::Chat, body, caller).await
 }
 
 /// `POST /v1/completions`.
 pub async fn completions(
     State(server): State<Arc<Server>>,
     Extension(caller): Extension<Caller>,
-    body: Body,
+    Body(body): Body,
 ) -> Result<Response, ApiError> {
-    answer(server, Api::Completions, body_bytes(body, MAX_REQUEST_BYTES)?, caller).await
+    answer(server, Api::Completions, body, caller).await
 }
 
 async fn answer(server: Arc<Server>, api: Api, body: Bytes, caller: Caller) -> Result<Response, ApiError> {

@@ -19,7 +19,7 @@
 //! ([`reading`]) and put it into words ([`respond`], [`sse`]). Every error is made in [`error`].
 
 pub mod access;
-mod body;
+pub mod body;
 pub mod chain;
 pub mod embeddings;
 pub mod error;
@@ -157,7 +157,6 @@ pub fn router(server: Arc<Server>, extra: Router) -> Router {
         .route("/v1/models/{*model}", get(routes::model))
         .route("/tokenize", post(routes::tokenize))
         .route("/detokenize", post(routes::detokenize))
-        .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
         .route("/verify", post(verification::verify).layer(DefaultBodyLimit::max(MAX_VERIFY_BYTES)))
         .with_state(server.clone())
         .merge(extra)

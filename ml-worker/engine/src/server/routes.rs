@@ -1,11 +1,11 @@
 //! The handlers that generate nothing: models, tokens, and the operator's paths.
 
 use super::access::Caller;
-use super::body::{body_bytes, parse, Body};
+use super::body::{parse, Body};
 use super::error::ApiError;
 use super::types::{DetokenizeRequest, TokenizeRequest};
 use super::validation::prompt::{conversation, Wanted};
-use super::{metrics_handle, Server, MAX_REQUEST_BYTES};
+use super::{metrics_handle, Server};
 use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::IntoResponse;
@@ -57,9 +57,8 @@ pub async fn model(State(server): State<Arc<Server>>, Path(name): Path<String>) 
 pub async fn tokenize(
     State(server): State<Arc<Server>>,
     Extension(caller): Extension<Caller>,
-    body: Body,
+    Body(body): Body,
 ) -> Result<Json<Value>, ApiError> {
-    let body = body_bytes(body, MAX_REQUEST_BYTES)?;
     let (max_model_len, workers) = (server.model.context, server.workers.clone());
     let work = move || {
         let request: TokenizeRequest = parse(&body)?;
@@ -89,9 +88,8 @@ pub async fn tokenize(
 pub async fn detokenize(
     State(server): State<Arc<Server>>,
     Extension(caller): Extension<Caller>,
-    body: Body,
+    Body(body): Body,
 ) -> Result<Json<Value>, ApiError> {
-    let body = body_bytes(body, MAX_REQUEST_BYTES)?;
     let workers = server.workers.clone();
     let work = move || {
         let request: DetokenizeRequest = parse(&body)?;

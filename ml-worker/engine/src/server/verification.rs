@@ -1,7 +1,7 @@
 //! `POST /verify`: somebody's answer is checked by one teacher-forced pass that shares the batch with live requests.
 
 use super::access::{Caller, Deadline};
-use super::body::{body_bytes, parse};
+use super::body::{body_bytes, parse, BODY_PATIENCE};
 use super::error::ApiError;
 use super::validation::{validate, Api, Facts};
 use super::Server;
@@ -14,10 +14,6 @@ use axum::{Extension, Json};
 use pacer_artifact::{Artifact, Constraint, Fault, KeyKind, Verdict};
 use serde_json::Value;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-
-/// Longest time that a body may take to come.
-const BODY_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Frontend for Server {
     fn render(&self, api: Api, request: &Value) -> Result<Rendered, VerifyError> {

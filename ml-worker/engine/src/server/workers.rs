@@ -4,10 +4,11 @@
 //! wait, and refuses the rest (429). A request waits until its own deadline, or for [`PATIENCE`]. Work that outlasts its
 //! request cannot be stopped, so it keeps its place until it ends.
 //!
-//! Who waits in a pool has its body in memory. Bodies of `/verify` are large, so each takes a place in a pool of its own
+//! Who waits in a pool has its body in memory, in a room that all share ([`BodyRoom`]). Bodies of `/verify` are large, so each takes a place in a pool of its own
 //! before it is read ([`Pool::enter`]), and has it until the body is dealt with.
 
 use super::access::Deadline;
+use super::body::BodyRoom;
 use super::error::ApiError;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,6 +83,8 @@ pub struct Workers {
     pub grammars: Pool,
     /// Does nothing: holds the places for bodies of `/verify`. Those that wait for one are not read yet.
     pub verify_bodies: Pool,
+    /// Room for the bodies of all other requests.
+    pub body_room: BodyRoom,
 }
 
 impl Default for Workers {
@@ -91,6 +94,7 @@ impl Default for Workers {
             requests: Pool::new(cores.max(2), WAITING),
             grammars: Pool::new(1, WAITING),
             verify_bodies: Pool::new(VERIFY_BODIES, WAITING),
+            body_room: BodyRoom::default(),
         }
     }
 }

@@ -62,6 +62,7 @@ pub fn start_engine(runner: impl ModelRunner + 'static, limits: SchedulerConfig)
     spawn(runner, tokenizer(), config).unwrap().0
 }
 
+#[derive(Clone)]
 pub struct Running {
     pub url: String,
     pub engine: EngineHandle,
@@ -114,7 +115,11 @@ pub async fn start_with(
     template: &str,
     options: ApiOptions,
 ) -> Running {
-    let state = state(runner, limits, template, options);
+    serve(state(runner, limits, template, options)).await
+}
+
+/// Serves a state on a free port.
+pub async fn serve(state: Server) -> Running {
     let engine = state.engine.clone();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

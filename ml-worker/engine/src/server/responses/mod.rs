@@ -7,12 +7,12 @@ mod items;
 mod request;
 
 use super::access::Caller;
-use super::body::{body_bytes, parse, Body};
+use super::body::{parse, Body};
 use super::error::ApiError;
 use super::generation::{Prepared, Running};
 use super::respond::Choice;
 use super::validation::Api;
-use super::{Server, MAX_REQUEST_BYTES};
+use super::Server;
 use crate::engine::Event;
 use axum::extract::State;
 use axum::response::{sse, sse::KeepAlive, IntoResponse, Response, Sse};
@@ -29,9 +29,8 @@ use std::sync::Arc;
 pub async fn responses(
     State(server): State<Arc<Server>>,
     Extension(caller): Extension<Caller>,
-    body: Body,
+    Body(body): Body,
 ) -> Result<Response, ApiError> {
-    let body = body_bytes(body, MAX_REQUEST_BYTES)?;
     let (bytes, workers) = (body.clone(), server.workers.clone());
     let work = move || {
         let raw: ResponsesRequest = parse(&bytes)?;
