@@ -3,7 +3,7 @@
 use super::access::{Caller, Deadline};
 use super::error::ApiError;
 use super::{Server, MAX_REQUEST_BYTES};
-use axum::body::Bytes;
+use axum::body::{BodyDataStream, Bytes};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, Request};
 use axum::http::{header::CONTENT_LENGTH, StatusCode};
@@ -16,6 +16,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub const BODY_PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes of bodies that may be in memory, of `/verify` apart.
 const ROOM_BYTES: usize = 256 << 20;
+/// What is still read of a body that is refused, and for how long.
+const DISCARDED_BYTES: usize = 4 * MAX_REQUEST_BYTES;
+const DISCARDING: Duration = Duration::from_secs(5);
 
 /// Room for the bodies of all requests that are being read or wait. A byte takes its place when it comes, so that nobody
 /// can keep places for what is only announced.
@@ -41,14 +44,34 @@ impl BodyRoom {
         let mut pieces = body.into_data_stream();
         while let Some(piece) = pieces.next().await {
             let piece = piece.map_err(|error| ApiError::bad_request(format!("the body broke off: {error}")))?;
-            if bytes.len() + piece.len() > limit {
-                return Err(ApiError::too_large(limit));
+            let fits = bytes.len() + piece.len() <= limit;
+            match if fits { take(piece.len()) } else { Err(ApiError::too_large(limit)) } {
+                Ok(taken) => room.merge(taken),
+                Err(error) => {
+                    drop((bytes, room));
+                    discard(pieces).await;
+                    return Err(error);
+                }
             }
-            room.merge(take(piece.len())?);
             bytes.extend_from_slice(&piece);
         }
         Ok(Bytes::from_owner(Held { bytes: bytes.into(), _room: room }))
     }
+}
+
+/// Reads on for a moment and keeps nothing: a client that still writes would see its connection break, not why.
+async fn discard(mut pieces: BodyDataStream) {
+    let mut left = DISCARDED_BYTES;
+    let reading = async {
+        while let Some(Ok(piece)) = pieces.next().await {
+            left = left.saturating_sub(piece.len());
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    // Whoever is slower than this has to live with it.
+    let _ = tokio::time::timeout(DISCARDING, reading).await;
 }
 
 impl Default for BodyRoom {
@@ -77,6 +100,7 @@ impl FromRequest<Arc<Server>> for Body {
     async fn from_request(request: Request, server: &Arc<Server>) -> Result<Self, ApiError> {
         let announced = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         if announced.is_some_and(|length: usize| length > MAX_REQUEST_BYTES) {
+            discard(request.into_body().into_data_stream()).await;
             return Err(ApiError::too_large(MAX_REQUEST_BYTES));
         }
         let deadline = request.extensions().get().map_or(Deadline::default(), |caller: &Caller| caller.deadline);

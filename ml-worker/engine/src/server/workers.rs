@@ -4,8 +4,8 @@
 //! wait, and refuses the rest (429). A request waits until its own deadline, or for [`PATIENCE`]. Work that outlasts its
 //! request cannot be stopped, so it keeps its place until it ends.
 //!
-//! Who waits in a pool has its body in memory, in a room that all share ([`BodyRoom`]). Bodies of `/verify` are large, so each takes a place in a pool of its own
-//! before it is read ([`Pool::enter`]), and has it until the body is dealt with.
+//! Who waits in a pool has its body in memory, in a room that all share ([`BodyRoom`]). Bodies of `/verify` are large, so
+//! each takes a place in a pool of its own before it is read ([`Pool::enter`]), and has it until the body is dealt with.
 
 use super::access::Deadline;
 use super::body::BodyRoom;
