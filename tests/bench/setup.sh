@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A Python with numpy, PyTorch and transformers, for the comparison with floats (sprint.py), for the oracles of the race
-# (primitives/sprint/tests/oracle) and of the sampler (primitives/artifact/tests/oracle) and for what the engine is compared with in `make test`
-# (ml-worker/engine/tests/parity). Prints the interpreter's path; installs only what is missing. Neither building nor the
+# (primitives/sprint/tests/oracle) and of the sampler (primitives/artifact/tests/oracle), and for what the engine is
+# compared with in `make test` (ml-worker/engine/tests/parity). Prints the interpreter's path; installs only what is missing. Neither building nor the
 # demo needs it.
 #
 # The engine's libtorch is the C++ half of PyPI's wheel, whose Python half does not load without CUDA's libraries, even

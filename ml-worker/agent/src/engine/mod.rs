@@ -177,7 +177,12 @@ impl Engines {
 
 	/// As [`Engines::lease`], but one that serves the model of that name.
 	pub fn lease_for(&self, need: Need, model: &str) -> Option<Lease> {
-		self.lease_one(need, |slot| slot.can_for(need, model))
+		self.lease_another_for(need, model, &[])
+	}
+
+	/// As [`Engines::lease_for`], but none of those that were tried.
+	pub fn lease_another_for(&self, need: Need, model: &str, tried: &[Lease]) -> Option<Lease> {
+		self.lease_one(need, |slot| slot.can_for(need, model) && !tried.iter().any(|lease| Arc::ptr_eq(&lease.0, slot)))
 	}
 
 	fn lease_one(&self, need: Need, may: impl Fn(&Arc<Slot>) -> bool) -> Option<Lease> {

@@ -109,21 +109,33 @@ pub async fn check(app: &App, view: &View, inference: &InferenceView) -> Outcome
 	}
 }
 
-/// Has an engine judge; while all that could are busy, waits for as long as they say, within bounds.
+/// Has an engine judge. One that is too busy is left for another; while all are, waits for as long as they say, within
+/// bounds.
 async fn judged(engines: &Engines, ask: &VerifyRequest) -> Result<VerifyReply, String> {
 	let model = ask.request["model"].as_str().unwrap_or_default();
-	let began = Instant::now();
-	for tries_left in (0..BUSY_TRIES).rev() {
-		let lease = engines.lease_for(Need::Verify, model).ok_or_else(|| engines.why_unable_for(Need::Verify, model))?;
-		let wait = match lease.engine().verify(ask).await {
-			Err(Error::EngineBusy { wait, .. }) if tries_left > 0 && began.elapsed() + wait < BUSY_PATIENCE => wait,
-			answered => return answered.map_err(|e| e.to_string()),
+	let (began, mut busy, mut least, mut why) = (Instant::now(), Vec::new(), Duration::MAX, String::new());
+	let mut tries = 0..BUSY_TRIES;
+	loop {
+		let Some(lease) = engines.lease_another_for(Need::Verify, model, &busy) else {
+			if busy.is_empty() {
+				return Err(engines.why_unable_for(Need::Verify, model));
+			}
+			if tries.is_empty() || began.elapsed().saturating_add(least) >= BUSY_PATIENCE {
+				return Err(why);
+			}
+			// Meanwhile they are no busier for this one.
+			busy.clear();
+			tokio::time::sleep(std::mem::replace(&mut least, Duration::MAX).max(SHORTEST_WAIT)).await;
+			continue;
 		};
-		// Meanwhile the engine is no busier for this one.
-		drop(lease);
-		tokio::time::sleep(wait.max(SHORTEST_WAIT)).await;
+		match lease.engine().verify(ask).await {
+			Err(Error::EngineBusy { wait, reason }) if tries.next().is_some() => {
+				(least, why) = (least.min(wait), reason);
+				busy.push(lease);
+			}
+			answered => return answered.map_err(|e| e.to_string()),
+		}
 	}
-	Err("the engines were busy all the time".into())
 }
 
 /// What an engine is asked about a bundle. An error says why no honest executor could have kept it.
@@ -182,6 +194,7 @@ async fn fetch(app: &App, view: &View, inference: &InferenceView) -> Result<Bund
 #[cfg(test)]
 mod tests {
 	use super::*;
+	use crate::{run::http_client, testing::FakeEngine};
 
 	const REQUEST: &str = r#"{"model":"m","messages":[],"max_tokens":1}"#;
 
@@ -217,6 +230,20 @@ mod tests {
 		}
 		let unlimited = r#"{"model":"m","messages":[]}"#;
 		assert!(why_fraud(unlimited, BundleJson { request: unlimited.into(), ..bundle() }).is_some(), "no executor takes it");
+	}
+
+	#[tokio::test]
+	async fn verdict_should_come_from_another_engine_when_one_is_busy() {
+		let (busy, free) = (FakeEngine::start().await, FakeEngine::start().await);
+		[&busy, &free].iter().for_each(|engine| engine.set_models(&["m"]));
+		busy.set_busy(usize::MAX);
+		let engines = Engines::new(&[busy.url(), free.url()], &http_client().unwrap());
+		engines.check().await;
+		let finish = FinishRecord { artifact: Hash::from(hash_bytes(&[1, 2])), prompt_tokens: 1, completion_tokens: 1 };
+		let request = Hash::from(request_hash(&[7; 32], REQUEST.as_bytes()));
+		let ask = question(bundle(), &InferenceId::repeat_byte(3), &request, &finish).unwrap();
+		assert!(judged(&engines, &ask).await.unwrap().pass);
+		assert_eq!((busy.verifications(), free.verifications()), (1, 1));
 	}
 
 	#[test]

@@ -30,6 +30,17 @@ pub struct Attention {
     pub window: Option<usize>,
 }
 
+/// A layer, and what it attends to.
+#[derive(Clone, Copy)]
+pub struct Attending<'a> {
+    /// Keys and values of all layers.
+    pub cache: &'a KvCache,
+    /// Which layer.
+    pub layer: usize,
+    /// How it attends.
+    pub attention: &'a Attention,
+}
+
 #[derive(Clone, Debug)]
 struct Segment {
     start: usize,
@@ -123,14 +134,8 @@ impl Batch {
     ///
     /// # Errors
     /// If shapes do not fit.
-    pub fn attend_kept(
-        &self,
-        cache: &KvCache,
-        layer: usize,
-        attention: &Attention,
-        queries: &Tensor,
-    ) -> Result<Tensor, TchError> {
-        self.rows_in_place(cache, layer, attention, 0..self.segments.len(), queries)
+    pub fn attend_kept(&self, to: Attending<'_>, queries: &Tensor) -> Result<Tensor, TchError> {
+        self.rows_in_place(to, 0..self.segments.len(), queries)
     }
 
     /// Keeps `keys` and `values` (`[n, kv_heads, head_dim]`) of a layer and attends with `queries` (`[n, heads,
@@ -140,14 +145,12 @@ impl Batch {
     /// If libtorch refuses.
     pub fn attend(
         &self,
-        cache: &KvCache,
-        layer: usize,
-        attention: &Attention,
+        to: Attending<'_>,
         queries: &Tensor,
         keys: &Tensor,
         values: &Tensor,
     ) -> Result<Tensor, TchError> {
-        cache.write(layer, &self.places, keys, values)?;
+        to.cache.write(to.layer, &self.places, keys, values)?;
         let mut outputs = Vec::with_capacity(self.segments.len());
         let mut next = 0;
         while next < self.segments.len() {
@@ -158,9 +161,9 @@ impl Batch {
             let count: usize = self.segments[run.clone()].iter().map(|segment| segment.len).sum();
             let own = |all: &Tensor| all.f_narrow(0, row, count as i64);
             outputs.push(match short {
-                0 => self.prefill(cache, layer, attention, run.start, &own(queries)?, &own(keys)?, &own(values)?)?,
-                _ if self.in_place => self.rows_in_place(cache, layer, attention, run, &own(queries)?)?,
-                _ => self.rows_gathered(cache, layer, attention, run, &own(queries)?)?,
+                0 => self.prefill(to, run.start, &own(queries)?, &own(keys)?, &own(values)?)?,
+                _ if self.in_place => self.rows_in_place(to, run, &own(queries)?)?,
+                _ => self.rows_gathered(to, run, &own(queries)?)?,
             });
         }
         if outputs.len() == 1 {
@@ -170,14 +173,8 @@ impl Batch {
     }
 
     /// Attention of short segments over their blocks where they lie.
-    fn rows_in_place(
-        &self,
-        cache: &KvCache,
-        layer: usize,
-        attention: &Attention,
-        run: Range<usize>,
-        queries: &Tensor,
-    ) -> Result<Tensor, TchError> {
+    fn rows_in_place(&self, to: Attending<'_>, run: Range<usize>, queries: &Tensor) -> Result<Tensor, TchError> {
+        let Attending { cache, layer, attention } = to;
         let mut rows = Vec::new();
         for segment in &self.segments[run] {
             rows.extend((segment.start..segment.end()).map(|position| PagedRow {
@@ -191,14 +188,8 @@ impl Batch {
     }
 
     /// The same with keys and values gathered first, one segment and row after the other.
-    fn rows_gathered(
-        &self,
-        cache: &KvCache,
-        layer: usize,
-        attention: &Attention,
-        run: Range<usize>,
-        queries: &Tensor,
-    ) -> Result<Tensor, TchError> {
+    fn rows_gathered(&self, to: Attending<'_>, run: Range<usize>, queries: &Tensor) -> Result<Tensor, TchError> {
+        let Attending { cache, layer, attention } = to;
         let ((_, heads, dim), kv_heads) = (queries.size3()?, cache.shape().kv_heads);
         let (mut outputs, mut row) = (Vec::new(), 0);
         for index in run {
@@ -228,17 +219,15 @@ impl Batch {
         Tensor::f_cat(&outputs, 0)
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn prefill(
         &self,
-        cache: &KvCache,
-        layer: usize,
-        attention: &Attention,
+        to: Attending<'_>,
         index: usize,
         queries: &Tensor,
         keys: &Tensor,
         values: &Tensor,
     ) -> Result<Tensor, TchError> {
+        let Attending { cache, layer, attention } = to;
         let (len, heads, dim) = queries.size3()?;
         let segment = &self.segments[index];
         let window = attention.window.filter(|window| *window < segment.end());

@@ -29,6 +29,9 @@ const WEIGHT_ONLY: u8 = 3;
 /// Words of rows that are worth a task of their own: some microseconds.
 const ARRANGED: usize = 1 << 15;
 
+/// The most that is kept from one product to the next: 32 MiB.
+const MOST_KEPT: usize = 1 << 23;
+
 thread_local! {
     /// Memory for rows that are laid out anew: asking for it each time costs as much as filling it.
     static KEPT: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
@@ -47,37 +50,37 @@ pub(super) struct Tiles<'a> {
 
 impl<'a> Tiles<'a> {
     pub(super) fn new(rows: &Rows<'a>) -> Self {
-        let (from, count) = (rows.stride(), rows.count.div_ceil(TILE));
+        let (width, count) = (rows.stride(), rows.count.div_ceil(TILE));
         let mut starts = vec![0];
         for left in (1..=count).rev() {
             let first = starts[starts.len() - 1];
             starts.push(first + (rows.count - first).div_ceil(left));
         }
         // One tile alone stays near: it is read again and again.
-        if count < 2 || !crowded(from) {
-            return Self { words: Cow::Borrowed(rows.words), starts, width: from, scales: rows.scales };
+        if count < 2 || !crowded(width) {
+            return Self { words: Cow::Borrowed(rows.words), starts, width, scales: rows.scales };
         }
-        let width = from.next_multiple_of(LANES);
         let mut words = KEPT.take();
         words.resize(words.len().max(rows.count * width), 0);
         let mut rest = &mut words[..];
         let mut tiles: Vec<(&[u32], &mut [u32])> = Vec::with_capacity(count);
         for pair in starts.windows(2) {
             let (tile, behind) = rest.split_at_mut((pair[1] - pair[0]) * width);
-            tiles.push((&rows.words[pair[0] * from..pair[1] * from], tile));
+            tiles.push((&rows.words[pair[0] * width..pair[1] * width], tile));
             rest = behind;
         }
         let at_once = ARRANGED.div_ceil(TILE * width.max(1));
         pool::run_chunks(&mut tiles, at_once, &|_, tiles| {
-            tiles.iter_mut().for_each(|(rows, tile)| arrange(rows, from, tile));
+            tiles.iter_mut().for_each(|(rows, tile)| arrange(rows, width, tile));
         });
         Self { words: Cow::Owned(words), starts, width, scales: rows.scales }
     }
 
     /// Leaves the memory to the next product.
     pub(super) fn end(self) {
-        if let Cow::Owned(words) = self.words {
-            KEPT.set(words);
+        match self.words {
+            Cow::Owned(words) if words.len() <= MOST_KEPT => KEPT.set(words),
+            _ => {}
         }
     }
 
@@ -110,12 +113,12 @@ fn crowded(width: usize) -> bool {
     width % LANES == 0 && TILE.div_ceil(SETS >> shared) > ROOM
 }
 
-/// Rows of `from` words in the order of [`Tiles`].
-fn arrange(rows: &[u32], from: usize, tile: &mut [u32]) {
-    let size = rows.len() / from.max(1);
-    for (row, words) in rows.chunks_exact(from.max(1)).enumerate() {
-        for (line, words) in words.chunks(LANES).enumerate() {
-            tile[(line * size + row) * LANES..][..words.len()].copy_from_slice(words);
+/// Rows of `width` words, which are whole lines, in the order of [`Tiles`].
+fn arrange(rows: &[u32], width: usize, tile: &mut [u32]) {
+    let size = rows.len() / width.max(1);
+    for (row, words) in rows.chunks_exact(width.max(1)).enumerate() {
+        for (line, words) in words.chunks_exact(LANES).enumerate() {
+            tile[(line * size + row) * LANES..][..LANES].copy_from_slice(words);
         }
     }
 }

@@ -12,7 +12,7 @@ use super::names::{Loader, EMBEDDING, HEAD};
 use super::norm::RmsNorm;
 use super::rope::{rotate, Rotary};
 use super::weights::{Weights, WeightsError};
-use crate::cache::batch::{Attention, Batch};
+use crate::cache::batch::{Attending, Attention, Batch};
 use crate::cache::KvCache;
 use crate::config::ModelConfig;
 use crate::kernels::fused::{rotate_and_keep, Heads};
@@ -149,6 +149,7 @@ impl Decoder {
         cache: &KvCache,
     ) -> Result<Tensor, TchError> {
         let layer = &self.layers[index];
+        let to = Attending { cache, layer: index, attention: &layer.attention };
         if batch.keeps_in_place() {
             let heads = Heads {
                 queries: self.heads as usize,
@@ -157,7 +158,7 @@ impl Decoder {
                 norms: layer.qk_norm.as_ref().map(|(query, key)| (&query.weight, &key.weight, query.eps)),
             };
             let queries = rotate_and_keep(qkv, heads, (&angles.0, &angles.1), batch.places(), cache.pools(index))?;
-            return batch.attend_kept(cache, index, &layer.attention, &queries);
+            return batch.attend_kept(to, &queries);
         }
         let heads = qkv.f_reshape([qkv.size()[0], self.heads + 2 * self.kv_heads, self.head_dim])?;
         // Queries and keys are rotated alike, so in one go.
@@ -171,6 +172,6 @@ impl Decoder {
         let rotated = rotate(&turning, angles)?;
         let (queries, keys) = (rotated.f_narrow(1, 0, self.heads)?, rotated.f_narrow(1, self.heads, self.kv_heads)?);
         let values = heads.f_narrow(1, self.heads + self.kv_heads, self.kv_heads)?;
-        batch.attend(cache, index, &layer.attention, &queries, &keys, &values)
+        batch.attend(to, &queries, &keys, &values)
     }
 }

@@ -7,7 +7,7 @@
 //! | FP8 | `X.weight` (e4m3) and `X.weight_scale_inv` or `X.weight_scale`, both factors of the weights |
 //!
 //! Whether a matrix is packed is seen from its tensors, so whatever a checkpoint left alone is read as it is. Beside the
-//! result an unpacked matrix takes a copy of its codes and [`PIECE`] floats.
+//! result an unpacked matrix takes copies of its codes, its zeros and scales as f32, and [`PIECE`] floats.
 
 use super::unpack::{words, Codes, Floats, Layout};
 use super::weights::{Weights, WeightsError};

@@ -42,7 +42,7 @@ impl Layout {
         let mask = u32::MAX >> (32 - bits);
         let zero = move |word: u32, place: u32| match self {
             // A zero of 0 is stored as the largest code, so the sum wraps.
-            Self::Gptq { zeros_less_one, .. } => ((word >> (place * bits)) + u32::from(zeros_less_one)) & mask,
+            Self::Gptq { zeros_less_one, .. } => (word >> (place * bits)).wrapping_add(u32::from(zeros_less_one)) & mask,
             Self::Awq => (word >> AWQ_SHIFTS[place as usize]) & mask,
         };
         words(bytes).flat_map(|word| (0..per_word).map(move |place| zero(word, place) as f32)).collect()

@@ -34,6 +34,7 @@ fn zeros_should_wrap_when_the_format_stores_them_less_one() {
     let word = bytes(&[0xf765_4310]);
     assert_eq!(layout(4, false).zeros(&word), [0.0, 1.0, 3.0, 4.0, 5.0, 6.0, 7.0, 15.0]);
     assert_eq!(layout(4, true).zeros(&word), [1.0, 2.0, 4.0, 5.0, 6.0, 7.0, 8.0, 0.0]);
+    assert_eq!(layout(4, true).zeros(&bytes(&[u32::MAX])), [0.0; 8]);
     let word = bytes(&[0xff80_7f00]);
     assert_eq!(layout(8, false).zeros(&word), [0.0, 127.0, 128.0, 255.0]);
     assert_eq!(layout(8, true).zeros(&word), [1.0, 128.0, 129.0, 0.0]);

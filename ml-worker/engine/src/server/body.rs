@@ -20,32 +20,42 @@ const ROOM_BYTES: usize = 256 << 20;
 const DISCARDED_BYTES: usize = 4 * MAX_REQUEST_BYTES;
 const DISCARDING: Duration = Duration::from_secs(5);
 
+/// Bytes of each body for which there is always room: long ones do not keep out the usual ones.
+const FREE_BYTES: usize = 64 << 10;
+
 /// Room for the bodies of all requests that are being read or wait. A byte takes its place when it comes, so that nobody
 /// can keep places for what is only announced.
 #[derive(Clone, Debug)]
-pub struct BodyRoom(Arc<Semaphore>);
+pub struct BodyRoom {
+    places: Arc<Semaphore>,
+    free: usize,
+}
 
 impl BodyRoom {
-    /// Room for so many bytes.
-    pub fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes)))
+    /// Room for so many bytes beyond the first `free` ones of each body.
+    pub fn new(bytes: usize, free: usize) -> Self {
+        Self { places: Arc::new(Semaphore::new(bytes)), free }
     }
 
-    /// Reads a body of at most `limit` bytes. It has its room until its last copy is dropped.
+    /// Reads a body of at most `limit` bytes, of which `announced` are expected. It has its room until its last copy is
+    /// dropped.
     ///
     /// # Errors
     /// 413 if it is longer, 429 if there is no room for all of it.
-    async fn read(&self, body: axum::body::Body, limit: usize) -> Result<Bytes, ApiError> {
+    async fn read(&self, body: axum::body::Body, announced: usize, limit: usize) -> Result<Bytes, ApiError> {
         let take = |bytes: usize| {
-            let taken = u32::try_from(bytes).ok().and_then(|bytes| self.0.clone().try_acquire_many_owned(bytes).ok());
+            let count = u32::try_from(bytes).ok();
+            let taken = count.and_then(|bytes| self.places.clone().try_acquire_many_owned(bytes).ok());
             taken.ok_or_else(|| ApiError::busy("the bodies of other requests take all memory for them").unread())
         };
-        let (mut bytes, mut room) = (Vec::new(), take(0)?);
+        // Memory that nothing was written to costs nothing; growing piece by piece would take twice as much.
+        let (mut bytes, mut room) = (Vec::with_capacity(announced.min(limit)), take(0)?);
         let mut pieces = body.into_data_stream();
         while let Some(piece) = pieces.next().await {
             let piece = piece.map_err(|error| ApiError::bad_request(format!("the body broke off: {error}")))?;
-            let fits = bytes.len() + piece.len() <= limit;
-            match if fits { take(piece.len()) } else { Err(ApiError::too_large(limit)) } {
+            let (before, now) = (bytes.len(), bytes.len() + piece.len());
+            let due = now.saturating_sub(self.free) - before.saturating_sub(self.free);
+            match if now <= limit { take(due) } else { Err(ApiError::too_large(limit)) } {
                 Ok(taken) => room.merge(taken),
                 Err(error) => {
                     drop((bytes, room));
@@ -76,7 +86,7 @@ async fn discard(mut pieces: BodyDataStream) {
 
 impl Default for BodyRoom {
     fn default() -> Self {
-        Self::new(ROOM_BYTES)
+        Self::new(ROOM_BYTES, FREE_BYTES)
     }
 }
 
@@ -99,12 +109,13 @@ impl FromRequest<Arc<Server>> for Body {
 
     async fn from_request(request: Request, server: &Arc<Server>) -> Result<Self, ApiError> {
         let announced = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        if announced.is_some_and(|length: usize| length > MAX_REQUEST_BYTES) {
+        let announced: usize = announced.unwrap_or(0);
+        if announced > MAX_REQUEST_BYTES {
             discard(request.into_body().into_data_stream()).await;
             return Err(ApiError::too_large(MAX_REQUEST_BYTES));
         }
         let deadline = request.extensions().get().map_or(Deadline::default(), |caller: &Caller| caller.deadline);
-        let reading = server.workers.body_room.read(request.into_body(), MAX_REQUEST_BYTES);
+        let reading = server.workers.body_room.read(request.into_body(), announced, MAX_REQUEST_BYTES);
         let read = deadline.limit(tokio::time::timeout(BODY_PATIENCE, reading)).await.map_err(ApiError::unread)?;
         Ok(Self(read.map_err(|_| ApiError::slow_body())??))
     }
@@ -146,19 +157,25 @@ mod tests {
 
     #[tokio::test]
     async fn body_should_be_refused_when_it_or_all_together_are_too_long() {
-        let room = BodyRoom::new(10);
+        let room = BodyRoom::new(10, 0);
         let status = |read: Result<Bytes, ApiError>| read.map(|_| ()).map_err(|error| error.status.as_u16());
-        assert_eq!(status(room.read(body(&[3, 3]), 5).await), Err(413));
-        assert_eq!(status(room.read(body(&[6, 6]), 20).await), Err(429));
-        assert_eq!(room.0.available_permits(), 10, "what was refused gives its room back");
-        let first = room.read(body(&[4, 3]), 10).await.unwrap();
+        assert_eq!(status(room.read(body(&[3, 3]), 0, 5).await), Err(413));
+        assert_eq!(status(room.read(body(&[6, 6]), 0, 20).await), Err(429));
+        assert_eq!(room.places.available_permits(), 10, "what was refused gives its room back");
+        let first = room.read(body(&[4, 3]), 0, 10).await.unwrap();
         let copy = first.clone();
-        assert_eq!((&first[..], room.0.available_permits()), (&b"xxxxxxx"[..], 3));
+        assert_eq!((&first[..], room.places.available_permits()), (&b"xxxxxxx"[..], 3));
         drop(first);
-        assert_eq!(status(room.read(body(&[4]), 10).await), Err(429));
-        assert_eq!(status(room.read(body(&[3]), 10).await), Ok(()));
+        assert_eq!(status(room.read(body(&[4]), 0, 10).await), Err(429));
+        assert_eq!(status(room.read(body(&[3]), 0, 10).await), Ok(()));
         drop(copy);
-        assert_eq!(status(room.read(body(&[10]), 10).await), Ok(()));
-        assert_eq!(status(room.read(body(&[]), 10).await), Ok(()));
+        assert_eq!(status(room.read(body(&[10]), 0, 10).await), Ok(()));
+        assert_eq!(status(room.read(body(&[]), 0, 10).await), Ok(()));
+
+        let room = BodyRoom::new(10, 5);
+        let long = room.read(body(&[3, 3, 9]), 15, 20).await.unwrap();
+        assert_eq!((long.len(), room.places.available_permits()), (15, 0));
+        assert_eq!(status(room.read(body(&[5]), 5, 20).await), Ok(()), "the usual ones always have room");
+        assert_eq!(status(room.read(body(&[6]), 6, 20).await), Err(429));
     }
 }

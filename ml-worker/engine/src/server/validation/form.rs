@@ -142,7 +142,11 @@ fn calls(tools: &Tools, facts: &Facts<'_>) -> Result<Result<Constraint, GrammarE
         ToolFormat::Llama3 => ToolSyntax::LLAMA3,
         ToolFormat::Mistral => ToolSyntax::MISTRAL,
     };
-    Ok(facts.grammars.tool_calls(&syntax, &functions, !reading.single))
+    match facts.grammars.tool_calls(&syntax, &functions, !reading.single) {
+        // How long it is depends on the syntax, which an operator may choose.
+        Err(GrammarError::Constraint(why)) => Err(ApiError::field("tools", why).here()),
+        made => Ok(made),
+    }
 }
 
 /// Grammars of a request's answers, if nothing needs to be compiled for them.

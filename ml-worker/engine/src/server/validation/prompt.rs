@@ -37,7 +37,8 @@ pub struct Wanted<'a> {
 /// Puts a conversation through the chat template.
 pub fn conversation(wanted: Wanted<'_>, facts: &Facts<'_>) -> Result<Rendered, ApiError> {
     let template =
-        facts.template.ok_or_else(|| ApiError::bad_request("this model has no chat template; use /v1/completions"))?;
+        // It may lie in a file of its own, which another copy of the same weights has.
+        facts.template.ok_or_else(|| ApiError::bad_request("this model has no chat template; use /v1/completions").here())?;
     if wanted.messages.is_empty() || wanted.messages.len() > MAX_MESSAGES {
         return Err(ApiError::field("messages", format!("messages must hold between 1 and {MAX_MESSAGES} messages")));
     }

@@ -127,6 +127,10 @@ fn refusal_should_be_by_the_request_only_when_no_engine_of_the_model_can_decide_
     let near = json!({"prompt": "x".repeat(60), "max_tokens": 140});
     let tools = json!([{"type": "function", "function": {"name": "f"}}]);
     let forced = chat(json!({"tools": tools, "tool_choice": "required"}));
+    // How calls are written is the operator's choice, and so how long their grammar is.
+    let parameters = json!({"type": "object", "description": "x".repeat(70_000)});
+    let wide = json!([{"type": "function", "function": {"name": "f", "parameters": parameters}}]);
+    let wide = chat(json!({"tools": wide, "tool_choice": "required"}));
     let silent = Facts { tool_format: None, ..facts() };
     for (facts, api, body) in [
         (&facts(), Api::Chat, chat(json!({"temperature": -1}))),
@@ -136,7 +140,6 @@ fn refusal_should_be_by_the_request_only_when_no_engine_of_the_model_can_decide_
         (&facts(), Api::Chat, chat(json!({"messages": [{"role": 1}]}))),
         (&facts(), Api::Completions, far),
         (&facts(), Api::Completions, json!({"prompt": [300]})),
-        (&Facts { template: None, ..facts() }, Api::Chat, chat(json!({}))),
     ] {
         assert!(by_request(facts, api, body.clone()), "{body}");
     }
@@ -145,6 +148,8 @@ fn refusal_should_be_by_the_request_only_when_no_engine_of_the_model_can_decide_
         (&facts(), Api::Completions, near),
         (&facts(), Api::Chat, chat(json!({"min_tokens": 95}))),
         (&silent, Api::Chat, forced),
+        (&facts(), Api::Chat, wide),
+        (&Facts { template: None, ..facts() }, Api::Chat, chat(json!({}))),
     ] {
         assert!(!by_request(facts, api, body.clone()), "{body}");
     }
