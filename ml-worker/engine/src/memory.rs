@@ -28,7 +28,7 @@ const LOADED_ALONE: libc::c_int = 1 << 20;
 /// Afterwards what a step needs is kept up to this size: it would be asked for and cleared anew in each step. Larger pieces,
 /// the logits of many rows, leave holes in the heaps of a thread, which are 64 MiB each.
 #[cfg(target_env = "gnu")]
-const KEPT: libc::c_int = 8 << 20;
+const KEPT: libc::c_int = 9 << 20;
 
 impl Loading {
     /// From now on.

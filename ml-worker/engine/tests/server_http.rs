@@ -12,6 +12,7 @@ use serde_json::{json, Value};
 use server_common::*;
 use std::sync::mpsc::channel;
 use std::sync::Arc;
+use std::time::Duration;
 
 fn ask(extra: Value) -> Value {
     let mut body = json!({"model": "fake", "messages": [{"role": "user", "content": "hi"}], "temperature": 0});
@@ -246,18 +247,23 @@ async fn requests_should_be_refused_only_while_the_bodies_of_others_take_all_roo
             }
         }
     });
-    let refused = loop {
-        let response = server.post("/v1/chat/completions", long.clone()).await;
-        if response.status() != 200 {
-            break response;
+    let refusal = async {
+        loop {
+            let response = server.post("/v1/chat/completions", long.clone()).await;
+            if response.status() != 200 {
+                break response;
+            }
         }
     };
+    let refused =
+        tokio::time::timeout(Duration::from_secs(30), refusal).await.expect("the one that waits has its room");
     assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"].to_str().unwrap()), (429, &"1"));
     assert_eq!(refused.headers()["connection"], "close");
     server.json("/v1/chat/completions", ask(json!({}))).await;
     drop(gate.0);
     busy.await.unwrap().unwrap();
-    assert_eq!(waiting.await.unwrap(), 200);
+    let waited = tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("room becomes free again");
+    assert_eq!(waited.unwrap(), 200);
     server.json("/v1/chat/completions", long).await;
 }
 

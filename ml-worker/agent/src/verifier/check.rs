@@ -25,7 +25,7 @@ use crate::{
 
 /// How long the executor has.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often engines are asked that say they are busy, for how long altogether, and the shortest wait between two times.
+/// How often each engine is asked that says it is busy, for how long altogether, and the shortest wait between two times.
 /// After that the inference has its turn again later, as long as its verdict is wanted.
 const BUSY_TRIES: u32 = 10;
 const BUSY_PATIENCE: Duration = Duration::from_secs(60);
@@ -114,13 +114,13 @@ pub async fn check(app: &App, view: &View, inference: &InferenceView) -> Outcome
 async fn judged(engines: &Engines, ask: &VerifyRequest) -> Result<VerifyReply, String> {
 	let model = ask.request["model"].as_str().unwrap_or_default();
 	let (began, mut busy, mut least, mut why) = (Instant::now(), Vec::new(), Duration::MAX, String::new());
-	let mut tries = 0..BUSY_TRIES;
+	let mut waits = 1..BUSY_TRIES;
 	loop {
 		let Some(lease) = engines.lease_another_for(Need::Verify, model, &busy) else {
 			if busy.is_empty() {
 				return Err(engines.why_unable_for(Need::Verify, model));
 			}
-			if tries.is_empty() || began.elapsed().saturating_add(least) >= BUSY_PATIENCE {
+			if waits.next().is_none() || began.elapsed().saturating_add(least) >= BUSY_PATIENCE {
 				return Err(why);
 			}
 			// Meanwhile they are no busier for this one.
@@ -129,7 +129,7 @@ async fn judged(engines: &Engines, ask: &VerifyRequest) -> Result<VerifyReply, S
 			continue;
 		};
 		match lease.engine().verify(ask).await {
-			Err(Error::EngineBusy { wait, reason }) if tries.next().is_some() => {
+			Err(Error::EngineBusy { wait, reason }) => {
 				(least, why) = (least.min(wait), reason);
 				busy.push(lease);
 			}
@@ -244,6 +244,10 @@ mod tests {
 		let ask = question(bundle(), &InferenceId::repeat_byte(3), &request, &finish).unwrap();
 		assert!(judged(&engines, &ask).await.unwrap().pass);
 		assert_eq!((busy.verifications(), free.verifications()), (1, 1));
+		// While all are busy, each has its turn again.
+		[&busy, &free].iter().for_each(|engine| engine.set_busy(6));
+		assert!(judged(&engines, &ask).await.unwrap().pass);
+		assert_eq!(busy.verifications() + free.verifications(), 2 + 12 + 1);
 	}
 
 	#[test]

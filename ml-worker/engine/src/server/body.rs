@@ -16,6 +16,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub const BODY_PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes of bodies that may be in memory, of `/verify` apart.
 const ROOM_BYTES: usize = 256 << 20;
+/// By how much more than it needs the memory of a body grows at most.
+const GROWTH_BYTES: usize = 1 << 20;
 /// What is still read of a body that is refused, and for how long.
 const DISCARDED_BYTES: usize = 4 * MAX_REQUEST_BYTES;
 const DISCARDING: Duration = Duration::from_secs(5);
@@ -43,20 +45,17 @@ impl BodyRoom {
     /// # Errors
     /// 413 if it is longer, 429 if there is no room for all of it.
     async fn read(&self, body: axum::body::Body, announced: usize, limit: usize) -> Result<Bytes, ApiError> {
-        let take = |bytes: usize| {
-            let count = u32::try_from(bytes).ok();
-            let taken = count.and_then(|bytes| self.places.clone().try_acquire_many_owned(bytes).ok());
-            taken.ok_or_else(|| ApiError::busy("the bodies of other requests take all memory for them").unread())
-        };
-        // Memory that nothing was written to costs nothing; growing piece by piece would take twice as much.
-        let (mut bytes, mut room) = (Vec::with_capacity(announced.min(limit)), take(0)?);
+        let mut bytes = Vec::new();
+        let mut room = self.grow(&mut bytes, 0, announced.min(self.free))?;
         let mut pieces = body.into_data_stream();
         while let Some(piece) = pieces.next().await {
             let piece = piece.map_err(|error| ApiError::bad_request(format!("the body broke off: {error}")))?;
-            let (before, now) = (bytes.len(), bytes.len() + piece.len());
-            let due = now.saturating_sub(self.free) - before.saturating_sub(self.free);
-            match if now <= limit { take(due) } else { Err(ApiError::too_large(limit)) } {
-                Ok(taken) => room.merge(taken),
+            let grown = match bytes.len() + piece.len() > limit {
+                true => Err(ApiError::too_large(limit)),
+                false => self.grow(&mut bytes, piece.len(), announced),
+            };
+            match grown {
+                Ok(more) => room.merge(more),
                 Err(error) => {
                     drop((bytes, room));
                     discard(pieces).await;
@@ -66,6 +65,21 @@ impl BodyRoom {
             bytes.extend_from_slice(&piece);
         }
         Ok(Bytes::from_owner(Held { bytes: bytes.into(), _room: room }))
+    }
+
+    /// Places and memory for `more` bytes behind `bytes`, of `expected` in all.
+    fn grow(&self, bytes: &mut Vec<u8>, more: usize, expected: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+        let busy = || ApiError::busy("the bodies of other requests take all memory for them").unread();
+        let (before, now) = (bytes.len(), bytes.len() + more);
+        let due = now.saturating_sub(self.free) - before.saturating_sub(self.free);
+        let due = u32::try_from(due).map_err(|_| busy())?;
+        let room = self.places.clone().try_acquire_many_owned(due).map_err(|_| busy())?;
+        if bytes.capacity() < now.max(1) {
+            // Left alone, it would take up to twice what it needs.
+            let size = expected.min(now + GROWTH_BYTES).max(now);
+            bytes.try_reserve_exact(size - before).map_err(|_| busy())?;
+        }
+        Ok(room)
     }
 }
 

@@ -46,8 +46,11 @@ impl From<GrammarError> for VerifyError {
         match error {
             GrammarError::Memory => Self::Busy(error.to_string()),
             // To compile depends on the constraint and the vocabulary alone.
-            GrammarError::Constraint(_) | GrammarError::NoEnd => Self::Refused(error.to_string()),
-            GrammarError::Violated(_) | GrammarError::Limit(_) => Self::Unsupported(error.to_string()),
+            GrammarError::Constraint(_) => Self::Refused(error.to_string()),
+            // End tokens may be named in a file that another copy of the same weights has.
+            GrammarError::NoEnd | GrammarError::Violated(_) | GrammarError::Limit(_) => {
+                Self::Unsupported(error.to_string())
+            }
         }
     }
 }

@@ -142,11 +142,14 @@ fn calls(tools: &Tools, facts: &Facts<'_>) -> Result<Result<Constraint, GrammarE
         ToolFormat::Llama3 => ToolSyntax::LLAMA3,
         ToolFormat::Mistral => ToolSyntax::MISTRAL,
     };
-    match facts.grammars.tool_calls(&syntax, &functions, !reading.single) {
-        // How long it is depends on the syntax, which an operator may choose.
-        Err(GrammarError::Constraint(why)) => Err(ApiError::field("tools", why).here()),
-        made => Ok(made),
-    }
+    let made = |syntax: &ToolSyntax<'_>| facts.grammars.tool_calls(syntax, &functions, !reading.single);
+    let error = match made(&syntax) {
+        Err(GrammarError::Constraint(why)) => ApiError::field("tools", why),
+        made => return Ok(made),
+    };
+    // How long it is depends on the syntax, which an operator may choose.
+    let may_fit = [ToolSyntax::HERMES, ToolSyntax::LLAMA3, ToolSyntax::MISTRAL].iter().any(|other| made(other).is_ok());
+    Err(if may_fit { error.here() } else { error })
 }
 
 /// Grammars of a request's answers, if nothing needs to be compiled for them.

@@ -127,10 +127,6 @@ fn refusal_should_be_by_the_request_only_when_no_engine_of_the_model_can_decide_
     let near = json!({"prompt": "x".repeat(60), "max_tokens": 140});
     let tools = json!([{"type": "function", "function": {"name": "f"}}]);
     let forced = chat(json!({"tools": tools, "tool_choice": "required"}));
-    // How calls are written is the operator's choice, and so how long their grammar is.
-    let parameters = json!({"type": "object", "description": "x".repeat(70_000)});
-    let wide = json!([{"type": "function", "function": {"name": "f", "parameters": parameters}}]);
-    let wide = chat(json!({"tools": wide, "tool_choice": "required"}));
     let silent = Facts { tool_format: None, ..facts() };
     for (facts, api, body) in [
         (&facts(), Api::Chat, chat(json!({"temperature": -1}))),
@@ -148,11 +144,30 @@ fn refusal_should_be_by_the_request_only_when_no_engine_of_the_model_can_decide_
         (&facts(), Api::Completions, near),
         (&facts(), Api::Chat, chat(json!({"min_tokens": 95}))),
         (&silent, Api::Chat, forced),
-        (&facts(), Api::Chat, wide),
         (&Facts { template: None, ..facts() }, Api::Chat, chat(json!({}))),
     ] {
         assert!(!by_request(facts, api, body.clone()), "{body}");
     }
+}
+
+#[test]
+fn refusal_should_count_only_when_no_format_of_calls_is_short_enough() {
+    let refusals = |length: usize| {
+        let parameters = json!({"type": "object", "description": "x".repeat(length)});
+        let tools = json!([{"type": "function", "function": {"name": "f", "parameters": parameters}}]);
+        let body = chat(json!({"tools": tools, "tool_choice": "required"}));
+        [ToolFormat::Hermes, ToolFormat::Llama3, ToolFormat::Mistral].map(|format| {
+            let facts = Facts { tool_format: Some(format), ..facts() };
+            validate(&serde_json::from_value(body.clone()).unwrap(), Api::Chat, &facts)
+                .err()
+                .map(|error| error.by_request)
+        })
+    };
+    assert_eq!(refusals(60_000), [None; 3]);
+    assert_eq!(refusals(70_000), [Some(true); 3]);
+    // Some are longer than others.
+    let between = (65_000..65_536).step_by(4).map(refusals).find(|found| found.contains(&None) && found != &[None; 3]);
+    assert!(between.is_some_and(|found| !found.contains(&Some(true))), "{between:?}");
 }
 
 #[test]
